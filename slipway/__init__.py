@@ -1,0 +1,1 @@
+"""Slipway: from a native library's source tree to what its users install and run."""

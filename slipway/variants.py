@@ -1,0 +1,111 @@
+"""The variants: one table from which everything that depends on the variant derives.
+
+The rows are the defaults of the setting ``variants``; a fifth variant is one more row in invoke.yaml.
+The ISA levels are those of the x86-64 psABI, which GCC 12 and later take as ``-march``:
+x86-64-v2 is Nehalem's (SSE4.2, no AVX), x86-64-v3 Haswell's (AVX2, FMA).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import msgspec
+
+from slipway.errors import BAD_CONFIG, USAGE, SlipwayError, nearest
+
+CPUINFO = Path("/proc/cpuinfo")
+
+# What /proc/cpuinfo lists at each level, beyond the level before it (psABI, table 3.1; Linux spells
+# SSE3 as pni and LZCNT as abm).
+LEVEL_FLAGS: dict[str, tuple[str, ...]] = {
+    "x86-64": ("cx8", "fpu", "fxsr", "mmx", "sse", "sse2"),
+    "x86-64-v2": ("cx16", "lahf_lm", "popcnt", "pni", "sse4_1", "sse4_2", "ssse3"),
+    "x86-64-v3": ("abm", "avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "movbe", "xsave"),
+    "x86-64-v4": ("avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"),
+}
+
+
+class Variant(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One row: an instruction set, and what carries its name."""
+
+    isa: str
+    """psABI level handed to the compiler as ``-march``."""
+    suffix: str = ""
+    """Appended to package names and image tags: ``oar-noavx``, ``1.2.0-noavx``."""
+    about: str = ""
+    """What it is for, in a few words."""
+
+    @property
+    def compiler_flags(self) -> str:
+        """Flags for C and C++ that fix the instruction set, whatever the build host's CPU is."""
+        return f"-march={self.isa} -mtune=generic"
+
+
+TABLE: dict[str, Variant] = {
+    "cpu": Variant(isa="x86-64-v3", about="AVX2 and FMA: any CPU since about 2013"),
+    "noavx": Variant(isa="x86-64-v2", suffix="-noavx", about="SSE4.2: older or emulated CPUs"),
+}
+
+
+def levels_of_host(cpuinfo: str) -> list[str]:
+    """psABI levels that the CPU described by the text of /proc/cpuinfo has, lowest first."""
+    line = next((x for x in cpuinfo.splitlines() if x.startswith("flags")), "")
+    flags = set(line.partition(":")[2].split())
+    levels = []
+    for level, wanted in LEVEL_FLAGS.items():
+        if not flags.issuperset(wanted):
+            break
+        levels.append(level)
+    return levels
+
+
+def best_for_host(table: Mapping[str, Variant], names: Sequence[str]) -> tuple[str, str]:
+    """The variant among ``names`` with the highest ISA that this host runs, and why it was chosen."""
+    if not CPUINFO.exists():
+        return names[0], "the host's CPU cannot be asked here"
+    levels = levels_of_host(CPUINFO.read_text())
+    order = list(LEVEL_FLAGS)
+    able = [n for n in names if table[n].isa in levels]
+    if not able:
+        wanted = ", ".join(f"{n} ({table[n].isa})" for n in names)
+        raise SlipwayError(
+            f"this host's CPU ({levels[-1] if levels else 'not x86-64'}) runs none of: {wanted}",
+            fix=["invoke prod --variant noavx"],
+        )
+    best = max(able, key=lambda n: order.index(table[n].isa))
+    return best, f"{table[best].isa} is the highest of {', '.join(names)} that this host's CPU has"
+
+
+def choose(table: Mapping[str, Variant], wanted: str, default: Sequence[str]) -> list[str]:
+    """Names that ``--variant`` means: one, several separated by commas, or ``all``.
+
+    :param table: the rows that the project has.
+    :param wanted: what was typed; empty for ``default``.
+    """
+    if wanted == "all":
+        return list(table)
+    names = [n.strip() for n in wanted.split(",") if n.strip()] or list(default)
+    for name in names:
+        if name not in table:
+            raise SlipwayError(
+                f"no variant '{name}'",
+                cause=nearest(name, [*table, "all"]),
+                fix=["invoke build --help"],
+                code=USAGE,
+            )
+    return list(dict.fromkeys(names))
+
+
+def check(table: Mapping[str, Variant]) -> None:
+    """Refuse a table in which two rows would make files of the same name."""
+    seen: dict[str, str] = {}
+    for name, row in table.items():
+        if row.suffix in seen:
+            raise SlipwayError(
+                f"variants '{seen[row.suffix]}' and '{name}' have the same suffix '{row.suffix}'",
+                cause="their packages and images would overwrite each other",
+                fix=[f"give variants.{name}.suffix in invoke.yaml a value of its own"],
+                code=BAD_CONFIG,
+            )
+        seen[row.suffix] = name
