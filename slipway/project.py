@@ -1,0 +1,194 @@
+"""project.yaml: what describes one source tree, typed, and never merged with another project's."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+import yaml
+
+from slipway.errors import BAD_CONFIG, NO_INPUT, USAGE, SlipwayError, nearest
+from slipway.settings import Workshop, convert
+from slipway.variants import Variant
+from slipway.versions import Version, declared_version, version_of
+
+
+class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What each part of project.yaml has in common: unknown keys are refused."""
+
+
+class Build(Part, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How the tree is compiled."""
+
+    system: Literal["cmake"] = "cmake"
+    options: dict[str, str] = {}
+    """``-DKEY=VALUE``; {version}, {commit}, {variant} and {isa} are filled in."""
+
+
+class Row(Part, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What one variant adds to what all have."""
+
+    options: dict[str, str] = {}
+
+
+class Tests(Part, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What ``invoke test`` runs."""
+
+    ctest: bool = True
+    pytest: list[str] = []
+    """Files or directories, relative to the source; empty: no Python tests."""
+    pythonpath: list[str] = []
+    """Directories put first on sys.path, relative to the build directory."""
+
+
+class Package(Part, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What the .deb says beside what is derived."""
+
+    section: str = "libs"
+    components: list[str] = []
+    """CMake install components that are packaged; empty: all."""
+    depends: list[str] = []
+    """Run-time dependencies beyond those that dpkg-shlibdeps and the extension modules tell."""
+
+
+class Image(Part, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What the production image does and how large it may be."""
+
+    about: tuple[str, ...] = ("python3", "--version")
+    """Command that ``docker run IMAGE`` without arguments runs."""
+    budget_mb: int = 0
+    """Largest size in MB; 0: the settings' ``budgets.image_mb``."""
+
+
+class Project(Part, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A whole project.yaml."""
+
+    name: str
+    summary: str
+    description: str = ""
+    license: str
+    homepage: str = ""
+    maintainer: str
+    build: Build = Build()
+    variants: dict[str, Row] = {}
+    """The rows of the variants' table that the project has; empty: all of them."""
+    test: Tests = Tests()
+    package: Package = Package()
+    image: Image = Image()
+
+
+@dataclass(frozen=True)
+class Tree:
+    """A source tree with its project.yaml, and its version as it stands now."""
+
+    project: Project
+    file: Path
+    source: Path
+    version: Version
+    variants: Mapping[str, Variant]
+    """The rows of the table that the project has, in the table's order."""
+
+    def options(self, variant: str) -> dict[str, str]:
+        """Build options of ``variant``, in common and its own, placeholders filled in."""
+        row = self.project.variants.get(variant, Row())
+        known = {
+            "version": self.version.pep440,
+            "commit": self.version.commit,
+            "variant": variant,
+            "isa": self.variants[variant].isa,
+        }
+        merged = {**self.project.build.options, **row.options}
+        return {key: fill(value, known, f"{self.file}: {key}") for key, value in merged.items()}
+
+
+def fill(text: str, known: Mapping[str, str], where: str) -> str:
+    """``text`` with each ``{name}`` replaced; an unknown name is an error."""
+
+    def value(match: re.Match[str]) -> str:
+        name = match.group(1)
+        if name not in known:
+            raise SlipwayError(
+                f"{where}: no placeholder '{{{name}}}'", cause=nearest(name, known), code=BAD_CONFIG
+            )
+        return known[name]
+
+    return re.sub(r"\{([a-z_]+)\}", value, text)
+
+
+def read(file: Path) -> Project:
+    """The project.yaml at ``file``, validated."""
+    try:
+        data: Any = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise SlipwayError(f"{file} is not YAML", cause=str(error), code=BAD_CONFIG) from error
+    project = convert(data, Project, str(file))
+    if not re.fullmatch(r"[a-z0-9][a-z0-9+.-]+", project.name):
+        raise SlipwayError(
+            f"{file} is not valid",
+            cause=f"name: '{project.name}' is no Debian package name "
+            "(lower case letters, digits, + - . and at least two characters)",
+            code=BAD_CONFIG,
+        )
+    return project
+
+
+def find(workshop: Workshop, wanted: str) -> Path:
+    """The project.yaml that ``--project`` means: a file, a directory that holds one, or a name.
+
+    A relative path is looked for from the current directory, then from the checkout.
+    """
+    text = wanted or workshop.settings.project
+    for start in (Path.cwd(), workshop.root):
+        path = (start / Path(text).expanduser()).resolve()
+        if path.is_dir() and (path / "project.yaml").is_file():
+            return path / "project.yaml"
+        if path.is_file():
+            return path
+    examples = {p.parent.name: p for p in workshop.root.glob("examples/*/project.yaml")}
+    if text in examples:
+        return examples[text]
+    raise SlipwayError(
+        f"no project '{text}': no such file, and no directory with a project.yaml",
+        cause=nearest(text, [f"examples/{name}" for name in examples]),
+        fix=["invoke build --project examples/oar"],
+        code=USAGE,
+    )
+
+
+def resolve(workshop: Workshop, project: str = "", source: str = "") -> Tree:
+    """The tree that ``--project`` and ``--source`` name, ready to be built.
+
+    :param source: directory of the source tree; empty: where project.yaml stands.
+    """
+    file = find(workshop, project)
+    described = read(file)
+    tree = Path(source).expanduser().resolve() if source else file.parent
+    if not tree.is_dir():
+        raise SlipwayError(
+            f"no source directory {tree}",
+            fix=["invoke build --source DIR, with a directory that exists"],
+            code=NO_INPUT,
+        )
+    if not (tree / "CMakeLists.txt").is_file():
+        raise SlipwayError(
+            f"{tree} has no CMakeLists.txt",
+            cause=f"{file} says that it is built by cmake",
+            fix=[f"invoke build --source {shlex.quote(str(file.parent))}"],
+            code=NO_INPUT,
+        )
+    table = workshop.settings.variants
+    for name in described.variants:
+        if name not in table:
+            raise SlipwayError(
+                f"{file} is not valid",
+                cause=f"variants.{name}: no such variant; {nearest(name, table)}",
+                code=BAD_CONFIG,
+            )
+    rows = {n: v for n, v in table.items() if not described.variants or n in described.variants}
+    version = version_of(tree, declared_version(tree))
+    return Tree(project=described, file=file, source=tree, version=version, variants=rows)
