@@ -1,0 +1,439 @@
+"""The one door to Docker: what is started in a container, with which arguments, and how it ends.
+
+One pure function, ``run_arguments``, makes the argument list of every container; the ``docker`` CLI
+runs it. Inside the dev image, and with ``--engine host``, the same scripts run in place instead:
+paths are the same on both sides, so nothing but the ``docker run`` falls away.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePath
+from typing import Any, Protocol
+
+from slipway import console, processes
+from slipway.errors import NO_PERMISSION, UNAVAILABLE, SlipwayError
+from slipway.settings import Workshop
+
+MARKER = Path("/etc/slipway-dev")  # stands in the dev image and nowhere else
+LABEL = "slipway.checkout"
+DOCKER_FAILED = 125  # docker run's own status when no program was started
+
+PROXIES = tuple(
+    name
+    for low in ("http_proxy", "https_proxy", "ftp_proxy", "no_proxy", "all_proxy")
+    for name in (low, low.upper())
+)
+
+# Directories of a Debian image. A tree mounted onto or above one of these would hide what the tools
+# need; below the first group everything belongs to the image, of the second only the directory itself.
+_IMAGE_TREES = (
+    *("/bin", "/boot", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/libx32", "/proc", "/run"),
+    *("/sbin", "/sys", "/usr", "/var/cache", "/var/lib/apt", "/var/lib/dpkg", "/opt/slipway"),
+)
+_IMAGE_DIRECTORIES = (
+    *("/", "/home", "/media", "/mnt", "/opt", "/root", "/src", "/srv", "/tmp", "/var"),
+    *("/var/backups", "/var/lib", "/var/local", "/var/log", "/var/mail", "/var/opt"),
+    *("/var/spool", "/var/tmp"),
+)
+_NOT_THE_IMAGES = ("/usr/src", "/usr/local/src")
+
+
+def hides_image(path: str) -> bool:
+    """Whether a mount at ``path`` would hide a directory that the image needs."""
+    if any(path.startswith(f"{free}/") for free in _NOT_THE_IMAGES):
+        return False
+    if path in _IMAGE_DIRECTORIES:
+        return True
+    return any(path == tree or path.startswith(f"{tree}/") for tree in _IMAGE_TREES)
+
+
+def path_inside(path: PurePath, root: PurePath) -> str:
+    """Where the host's ``path`` stands in a container: at itself, wherever that can be.
+
+    A Windows path, or one that would hide a directory of the image, goes below ``/src``.
+
+    :param root: the checkout; what lies in it keeps its place relative to it.
+    """
+    text = path.as_posix()
+    if not path.drive and not hides_image(text):
+        return text
+    if path.is_relative_to(root):
+        return f"/src/slipway/{path.relative_to(root).as_posix()}".rstrip("/.")
+    return f"/src/{path.name or 'root'}"
+
+
+@dataclass(frozen=True)
+class Mount:
+    """A directory or file of the host, at its own path inside unless ``target`` names another."""
+
+    source: Path
+    target: str = ""
+    readonly: bool = False
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who typed the command: owner of everything that is produced."""
+
+    uid: int
+    gid: int
+    name: str
+
+    @property
+    def home(self) -> str:
+        """The caller's home inside a container."""
+        return "/root" if self.uid == 0 else f"/home/{self.name}"
+
+
+def caller() -> Caller:
+    """The user who runs this process; on Windows, where files have no uid, root of the container."""
+    if not hasattr(os, "getuid"):
+        return Caller(0, 0, "root")
+    import pwd
+
+    try:
+        name = pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # a uid without an entry, as on many CI machines
+        name = "caller"
+    return Caller(os.getuid(), os.getgid(), name)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One program to run: in a container, or in place."""
+
+    name: str
+    """What it is, for the container's name: ``build-oar-cpu``."""
+    command: Sequence[str]
+    mounts: Sequence[Mount] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    workdir: str = ""
+    network: bool = False
+    ports: Sequence[str] = ()
+    shm_size: str = ""
+    interactive: bool = False
+    """A person types into it: standard input is passed on."""
+    alone: bool = True
+    """Only one of its name runs at a time, the caller holds a lock; else names get the process id."""
+    inherit: Sequence[str] = ()
+    """Variables passed on from the environment by name, so that no value is printed."""
+
+
+class Place(Protocol):
+    """Where scripts run."""
+
+    def inside(self, path: Path) -> str:
+        """Where the host's ``path`` stands for a job."""
+
+    def run(self, job: Job, image: str) -> int:
+        """Run a job to its end and return its exit status."""
+
+
+def mount_argument(source: str, target: str, readonly: bool) -> str:
+    """The value of ``docker run --mount``: CSV, so a path may hold commas, colons and quotes."""
+    fields = ["type=bind", f"source={source}", f"target={target}"]
+    if readonly:
+        fields.append("readonly")
+    text = io.StringIO()
+    csv.writer(text, lineterminator="").writerow(fields)
+    return text.getvalue()
+
+
+def run_arguments(
+    job: Job,
+    image: str,
+    *,
+    checkout: str,
+    root: Path,
+    user: Caller,
+    identity: Path,
+    terminal: bool,
+) -> list[str]:
+    """The argument list, without the client's name, that runs ``job`` in a new container.
+
+    :param identity: directory of generated passwd and group files; a bare ``--user`` breaks whoami,
+        getpass, ssh and ccache.
+    :param terminal: both ends are a terminal, so the program may draw on it.
+    """
+    name = container_name(job, checkout)
+    argv = ["run", "--rm", "--init", "--name", name, "--label", f"{LABEL}={checkout}"]
+    if job.interactive:
+        argv.append("--interactive")
+    if terminal:
+        argv.append("--tty")
+    if not job.network:
+        argv += ["--network", "none"]
+    for port in job.ports:
+        argv += ["--publish", f"127.0.0.1:{port}"]
+    if job.shm_size:
+        argv += ["--shm-size", job.shm_size]
+    if user.uid:
+        argv += ["--user", f"{user.uid}:{user.gid}"]
+        for file in ("passwd", "group"):
+            argv += ["--mount", mount_argument(str(identity / file), f"/etc/{file}", True)]
+        if not any(m.target == user.home for m in job.mounts):
+            argv += ["--mount", f"type=tmpfs,target={user.home},tmpfs-mode=0777"]
+    for mount in job.mounts:
+        target = mount.target or path_inside(mount.source, root)
+        argv += ["--mount", mount_argument(str(mount.source), target, mount.readonly)]
+    for key, value in {"HOME": user.home, "LC_ALL": "C.UTF-8", **job.env}.items():
+        argv += ["--env", f"{key}={value}"]
+    for key in job.inherit:
+        argv += ["--env", key]
+    if job.workdir:
+        argv += ["--workdir", job.workdir]
+    return [*argv, image, *job.command]
+
+
+def container_name(job: Job, checkout: str) -> str:
+    """``slipway-CHECKOUT-JOB``; the same each time when only one may run, so that one left behind
+    by a process that was killed is found, not joined by a second."""
+    name = f"slipway-{checkout}-{re.sub(r'[^a-zA-Z0-9_.-]', '-', job.name)}"
+    return name if job.alone else f"{name}-{os.getpid()}"
+
+
+def write_identity(user: Caller, directory: Path) -> None:
+    """passwd and group files in which the caller has a name, a home and a shell."""
+    lines = {
+        "passwd": f"root:x:0:0:root:/root:/bin/bash\n"
+        f"nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n"
+        f"{user.name}:x:{user.uid}:{user.gid}::{user.home}:/bin/bash\n",
+        "group": f"root:x:0:\nnogroup:x:65534:\n{user.name}:x:{user.gid}:\n",
+    }
+    if all((directory / n).is_file() and (directory / n).read_text() == t for n, t in lines.items()):
+        return
+    directory.mkdir(parents=True, exist_ok=True)
+    for name, text in lines.items():
+        (directory / name).write_text(text)
+
+
+def on_terminal() -> bool:
+    """Whether a person sees and types: both ends are a terminal."""
+    return sys.stdin.isatty() and sys.stdout.isatty()
+
+
+def client() -> str:
+    """Path of the ``docker`` program that is first on PATH."""
+    found = shutil.which("docker")
+    if not found:
+        raise SlipwayError(
+            "no docker program on this machine",
+            cause="Slipway runs the tools in containers",
+            fix=["./go invoke setup", "or, on Debian without containers: ./go invoke all --engine host"],
+        )
+    return found
+
+
+def failure(message: str, doing: str) -> SlipwayError:
+    """What it means when docker answers with ``message``: cause and next command.
+
+    :param doing: what was being done, for the case that the engine itself works.
+    """
+    text = message.strip()
+    low = text.lower()
+    if "permission denied" in low and ("socket" in low or "dial unix" in low):
+        return SlipwayError(
+            "the docker engine's socket may not be used by this user",
+            cause=text,
+            fix=['sudo usermod -aG docker "$USER", then log in again'],
+            code=NO_PERMISSION,
+        )
+    answered = "error response from daemon" in low  # then it is not the engine that is away
+    down = ("cannot connect to the docker daemon", "is the docker daemon running", "dial tcp")
+    down += ("dial unix", "connection refused", "gave no answer within")
+    if not answered and any(words in low for words in down):
+        host = os.environ.get("DOCKER_HOST") or os.environ.get("DOCKER_CONTEXT")
+        named = f"DOCKER_HOST or DOCKER_CONTEXT names it: {host}" if host else ""
+        return SlipwayError(
+            "the docker engine does not answer",
+            cause=f"{text}\n{named}".strip(),
+            fix=["start that engine, or unset the variable"] if host else ["./go invoke setup"],
+            code=UNAVAILABLE,
+        )
+    return SlipwayError(f"docker failed: {doing}", cause=text, fix=["./go invoke doctor"])
+
+
+def ask(arguments: Sequence[str], doing: str, *, missing_ok: bool = False) -> str:
+    """Standard output of a docker look-up; the engine's refusal becomes an error.
+
+    :param missing_ok: what was asked for need not be there (docker still prints what it found).
+    """
+    answer = processes.look([client(), *arguments])
+    if answer.returncode and not (missing_ok and "no such" in answer.stderr.lower()):
+        raise failure(answer.stderr or answer.stdout, doing)
+    return answer.stdout
+
+
+def inspect_images(*references: str) -> dict[str, dict[str, Any]]:
+    """What ``docker image inspect`` says of those ``references`` that are there; one process."""
+    text = ask(["image", "inspect", *references], "look for images", missing_ok=True)
+    found: dict[str, dict[str, Any]] = {}
+    for image in json.loads(text or "[]"):
+        names = {image["Id"], *(image.get("RepoTags") or ())}
+        for reference in references:
+            full = reference if ":" in reference.rpartition("/")[2] else f"{reference}:latest"
+            if names & {reference, full, full.removeprefix("docker.io/library/")}:
+                found[reference] = image
+    return found
+
+
+@dataclass(frozen=True)
+class Docker:
+    """Jobs run in containers of the docker engine."""
+
+    workshop: Workshop
+
+    def inside(self, path: Path) -> str:
+        """See ``path_inside``."""
+        return path_inside(path, self.workshop.root)
+
+    def run(self, job: Job, image: str) -> int:
+        """Run ``job`` in a container that is gone afterwards, whatever ends it."""
+        docker, user = client(), caller()
+        name = container_name(job, self.workshop.checkout)
+        identity = self.workshop.out / ".run" / f"uid-{user.uid}"
+        arguments = run_arguments(
+            job,
+            image,
+            checkout=self.workshop.checkout,
+            root=self.workshop.root,
+            user=user,
+            identity=identity,
+            terminal=on_terminal() if job.interactive else sys.stdout.isatty(),
+        )
+        console.show_command(["docker", *arguments])
+        if self.workshop.dry:
+            return 0
+        if user.uid:
+            write_identity(user, identity)
+
+        def start() -> int:
+            return processes.call(
+                [docker, *arguments],
+                stdin=None if job.interactive else subprocess.DEVNULL,
+                show=self._shown(job),
+                on_stop=lambda: remove_container(name),
+            )
+
+        status = start()
+        if status == DOCKER_FAILED and job.alone and _is_ours(name, self.workshop.checkout):
+            # Left by a process that was killed with SIGKILL: the lock is ours, so nobody waits for it.
+            console.say(f"removing {name}, left behind by a killed process")
+            remove_container(name)
+            status = start()
+        return status
+
+    def _shown(self, job: Job) -> Callable[[str], str] | None:
+        """A filter that maps paths below /src back to the host's, where any are mapped."""
+        moved = {
+            self.inside(m.source): str(m.source)
+            for m in job.mounts
+            if not m.target and self.inside(m.source) != str(m.source)
+        }
+        if not moved or job.interactive:
+            return None
+
+        def back(line: str) -> str:
+            for inside in sorted(moved, key=len, reverse=True):
+                line = line.replace(inside, moved[inside])
+            return line
+
+        return back
+
+
+@dataclass(frozen=True)
+class InPlace:
+    """Jobs run on this machine itself: we are inside the dev image, or were told ``host``."""
+
+    workshop: Workshop
+
+    def inside(self, path: Path) -> str:
+        """Paths are what they are."""
+        return str(path)
+
+    def run(self, job: Job, image: str) -> int:
+        """Run ``job`` here, in a process group that ends with us; ``image`` plays no part."""
+        home = os.environ.get("HOME", "/")
+        # Neither a virtual environment nor a pyenv of the host may leak into what is compiled.
+        tools = self.workshop.cache / "host" / "bin"
+        path = f"{tools}:/opt/slipway/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+        env = {"HOME": home, "PATH": path, "LC_ALL": "C.UTF-8", **job.env}
+        for name in ("TERM", "USER", "TMPDIR", *PROXIES):
+            if name in os.environ:
+                env.setdefault(name, os.environ[name])
+        argv = ["env", "--ignore-environment", *(f"{k}={v}" for k, v in env.items()), *job.command]
+        shown = [f"{k}={shlex.quote(v)}" for k, v in job.env.items()]
+        console.say(console.dim(f"$ {' '.join([*shown, shlex.join(job.command)])}"))
+        if self.workshop.dry:
+            return 0
+        return processes.call(
+            argv,
+            cwd=Path(job.workdir) if job.workdir else None,
+            stdin=None if job.interactive else subprocess.DEVNULL,
+            own_group=not job.interactive,
+        )
+
+
+def place(workshop: Workshop, wanted: str = "") -> Place:
+    """Where jobs run: what ``--engine`` or the setting says; by itself in place in the dev image."""
+    choice = wanted or workshop.settings.engine
+    if choice == "host" or (choice == "auto" and MARKER.exists()):
+        return InPlace(workshop)
+    return Docker(workshop)
+
+
+def _is_ours(name: str, checkout: str) -> bool:
+    answer = processes.look(
+        [client(), "container", "inspect", "--format", f'{{{{index .Config.Labels "{LABEL}"}}}}', name]
+    )
+    return answer.returncode == 0 and answer.stdout.strip() == checkout
+
+
+def remove_container(name: str) -> None:
+    """Remove a container that runs or is just being created; that it is gone is all that counts."""
+    for _ in range(3):  # the engine may finish a create that was under way when its client died
+        answer = processes.look([client(), "rm", "--force", "--volumes", name], timeout=20)
+        if answer.returncode == 0 and "no such container" not in answer.stderr.lower():
+            return
+        processes.look(["sleep", "0.3"])
+
+
+
+
+def build_client() -> tuple[list[str], dict[str, str]]:
+    """The command that builds images with BuildKit, and the variables that it needs.
+
+    A client with the buildx plug-in, else one of before Docker 23 that has BuildKit built in; the
+    first on PATH that is either.
+    """
+    seen: list[str] = []
+    for directory in [*os.get_exec_path(), "/usr/bin"]:
+        docker = shutil.which("docker", path=directory)
+        if not docker or os.path.realpath(docker) in seen:
+            continue
+        seen.append(os.path.realpath(docker))
+        if processes.look([docker, "buildx", "version"]).returncode == 0:
+            # The builder of the engine's own: another one cannot see the images that are here.
+            context = processes.look([docker, "context", "show"]).stdout.strip() or "default"
+            return [docker, "buildx", "build", "--builder", context, "--load"], {}
+        version = processes.look([docker, "--version"]).stdout
+        match = re.search(r"version (\d+)\.", version)
+        if match and 18 < int(match.group(1)) < 23:
+            return [docker, "build"], {"DOCKER_BUILDKIT": "1"}
+    client()  # the error for no docker at all
+    raise SlipwayError(
+        "no docker client on this machine can build with BuildKit",
+        cause=f"found {', '.join(seen)}: newer than 22 and without the buildx plug-in",
+        fix=["apt-get install docker-buildx (Debian 13) or docker-buildx-plugin (Docker's packages)"],
+    )

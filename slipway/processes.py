@@ -1,0 +1,160 @@
+"""Child processes and signals: whatever is started is also ended.
+
+invoke turns SIGINT into exit status 1 and dies of SIGTERM and SIGHUP without cleaning up, so tasks
+install handlers of their own, which raise ``Interrupted`` where the main thread stands.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import IO, Any
+
+from slipway.errors import SlipwayError
+
+STOPPING = [s for s in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, s)]  # no SIGHUP on Windows
+GRACE_S = 8  # a child that has been asked to end is killed after this
+
+
+class Interrupted(SlipwayError):
+    """SIGINT, SIGTERM or SIGHUP arrived; the exit status is 128 plus its number, as in a shell."""
+
+    def __init__(self, signum: int) -> None:
+        self.signum = signum
+        super().__init__(f"stopped by {signal.Signals(signum).name}", code=128 + signum)
+
+
+class _Watch:
+    """Turns stopping signals into ``Interrupted``, at once or when ``deferred`` has ended."""
+
+    def __init__(self) -> None:
+        self.pending = 0
+        self.depth = 0
+
+    def handle(self, signum: int, frame: FrameType | None) -> None:
+        self.pending = self.pending or signum
+        self.check()
+
+    def check(self) -> None:
+        if self.pending and not self.depth:
+            signum, self.pending = self.pending, 0
+            raise Interrupted(signum)
+
+    @contextlib.contextmanager
+    def deferred(self) -> Iterator[None]:
+        self.depth += 1
+        try:
+            yield
+        finally:
+            self.depth -= 1
+
+
+_watch = _Watch()
+
+
+def watch_signals() -> None:
+    """From now on a stopping signal raises ``Interrupted``; one ignored so far (nohup) stays so."""
+    for name in STOPPING:
+        number = getattr(signal, name)
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, _watch.handle)
+
+
+def call(
+    argv: Sequence[str],
+    *,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    stdin: int | IO[Any] | None = subprocess.DEVNULL,
+    stdout: int | IO[Any] | None = None,
+    show: Callable[[str], str] | None = None,
+    own_group: bool = False,
+    on_stop: Callable[[], None] | None = None,
+) -> int:
+    """Run ``argv`` to its end, its output going where ours goes, and return its exit status.
+
+    :param env: added to the environment of this process.
+    :param show: applied to each line of output (both streams) before it is shown.
+    :param own_group: give the child a process group of its own, which is ended as a whole.
+    :param on_stop: what ends the work that the child only stands for (a container), when a signal
+        stops us; runs to its end whatever further signals come.
+    """
+    piped = show is not None
+    try:
+        with _watch.deferred():  # between fork and assignment a signal would orphan the child
+            process = subprocess.Popen(
+                list(argv),
+                env={**os.environ, **env} if env else None,
+                cwd=cwd,
+                stdin=stdin,
+                stdout=subprocess.PIPE if piped else stdout,
+                stderr=subprocess.STDOUT if piped else None,
+                start_new_session=own_group,
+                text=piped,
+                errors="replace" if piped else None,
+            )
+    except FileNotFoundError as error:
+        raise SlipwayError(f"no program '{argv[0]}' on this machine") from error
+    try:
+        _watch.check()
+        if show is not None and process.stdout is not None:
+            for line in process.stdout:
+                print(show(line), end="", flush=True)
+        status = process.wait()
+    except BaseException:
+        with _watch.deferred():
+            _end(process, own_group)
+            if on_stop:
+                on_stop()
+        raise
+    return 128 - status if status < 0 else status  # as a shell counts a death by signal
+
+
+def _end(process: subprocess.Popen[Any], own_group: bool) -> None:
+    """Ask a child to end, then make it."""
+    for signum in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            if own_group:
+                os.killpg(process.pid, signum)
+            else:
+                process.send_signal(signum)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=GRACE_S)
+            return
+
+
+def look(
+    argv: Sequence[str],
+    *,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    timeout: float = 60,
+) -> subprocess.CompletedProcess[str]:
+    """Run a look-up that changes nothing, and return its output; ``--dry`` runs these too.
+
+    A program that is not there or does not answer within ``timeout`` seconds counts as failed,
+    with status 127 or 124 and a sentence on standard error.
+    """
+    try:
+        return subprocess.run(
+            list(argv),
+            env={**os.environ, **env} if env else None,
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=timeout,
+            check=False,
+        )
+    except FileNotFoundError:
+        return subprocess.CompletedProcess(list(argv), 127, "", f"no program '{argv[0]}'")
+    except subprocess.TimeoutExpired:
+        return subprocess.CompletedProcess(
+            list(argv), 124, "", f"'{argv[0]}' gave no answer within {timeout:g} s"
+        )
