@@ -1,0 +1,299 @@
+"""Content-addressed builds: an image's identity is the hash of what goes into it.
+
+The hash of Dockerfile, target, arguments, staged files and base is the image's tag and label, so an
+up-to-date image costs one ``docker image inspect`` and two machines agree on what it is called.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from slipway import base, console, processes
+from slipway.base import Base
+from slipway.engine import (
+    LABEL,
+    PROXIES,
+    ask,
+    build_client,
+    failure,
+    inspect_images,
+)
+from slipway.errors import BAD_DATA, SlipwayError
+from slipway.settings import Workshop
+
+KEY = "slipway.key"
+KIND = "slipway.kind"
+SECRET_LIMIT = 500_000  # BuildKit refuses a larger secret
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that decides what an image holds."""
+
+    kind: str
+    """What it is for: ``dev``, ``prod``; part of its name."""
+    dockerfile: Path
+    base: Base
+    target: str = ""
+    arguments: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, Path | str] = field(default_factory=dict)
+    """The build context: name in it to a file on disk, or to a text."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    repository: str = ""
+    """Name before the tag; empty: ``slipway-KIND``."""
+
+    @property
+    def key(self) -> str:
+        """The first twelve hex digits of the hash of everything that goes in."""
+        return fingerprint(
+            self.dockerfile.read_bytes(),
+            self.base.identity,
+            self.target,
+            dict(self.arguments),
+            dict(self.labels),
+            {n: c if isinstance(c, str) else file_hash(c) for n, c in self.files.items()},
+        )[:12]
+
+    @property
+    def tag(self) -> str:
+        """``slipway-dev:0123456789ab``."""
+        return f"{self.repository or 'slipway-' + self.kind}:{self.key}"
+
+
+def fingerprint(*parts: Any) -> str:
+    """SHA-256 of JSON-able values and bytes, in order."""
+    digest = hashlib.sha256()
+    for part in parts:
+        raw = part if isinstance(part, bytes) else json.dumps(part, sort_keys=True).encode()
+        digest.update(len(raw).to_bytes(8, "big") + raw)
+    return digest.hexdigest()
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's content and of whether it is executable."""
+    digest = hashlib.sha256(b"x" if os.access(path, os.X_OK) else b"-")
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def remembered_base(workshop: Workshop, wanted: list[str]) -> tuple[Base, dict[str, Any]] | None:
+    """The base as last seen, if an inspection that also looks for ``wanted`` finds it unchanged."""
+    memory = workshop.out / ".run" / "base.json"
+    try:
+        seen = Base(**json.loads(memory.read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+    if seen.reference not in base.candidates(workshop):
+        return None
+    images = inspect_images(seen.reference, *wanted)
+    if seen.reference not in images:
+        return None
+    now = base.described(seen.reference, images[seen.reference])
+    return (now, images) if now == seen else None
+
+
+def remember_base(workshop: Workshop, value: Base) -> None:
+    """Keep what the base is, so that the next look needs one process instead of two."""
+    if workshop.dry:
+        return
+    memory = workshop.out / ".run" / "base.json"
+    memory.parent.mkdir(parents=True, exist_ok=True)
+    memory.write_text(json.dumps({"reference": value.reference, "identity": value.identity}))
+
+
+def ensure_image(workshop: Workshop, recipe: Recipe) -> str:
+    """The tag of the recipe's image, which is built if it is not here."""
+    if recipe.tag in inspect_images(recipe.tag):
+        return recipe.tag
+    return build_image(workshop, recipe)
+
+
+def build_arguments(
+    workshop: Workshop, recipe: Recipe, directory: Path, *, tagged: bool = True
+) -> tuple[list[str], dict[str, str]]:
+    """Stage the recipe's context in ``directory``; the command that builds it, and its variables."""
+    client, variables = build_client()
+    context = directory / "context"
+    argv = [*client, "--file", str(recipe.dockerfile)]
+    argv += ["--build-arg", f"BASE={recipe.base.reference}"]
+    if recipe.target:
+        argv += ["--target", recipe.target]
+    for key, value in recipe.arguments.items():
+        argv += ["--build-arg", f"{key}={value}"]
+    if tagged:
+        argv += ["--tag", recipe.tag]
+        own = {KIND: recipe.kind, KEY: recipe.key, LABEL: workshop.checkout}
+        for key, value in {**own, **recipe.labels}.items():
+            argv += ["--label", f"{key}={value}"]
+    # Proxies are BuildKit's predefined arguments: by name only, and in no layer.
+    argv += [x for n in PROXIES if n in os.environ for x in ("--build-arg", n)]
+    stage(recipe, context)
+    argv += secrets(workshop, directory, context)
+    return [*argv, str(context)], variables
+
+
+def context_directory(workshop: Workshop) -> tempfile.TemporaryDirectory[str]:
+    """A directory for a build's context: in out/, where it may be large; with --dry, elsewhere."""
+    if workshop.dry:
+        return tempfile.TemporaryDirectory(prefix="slipway-")
+    work = workshop.out / ".run"
+    work.mkdir(parents=True, exist_ok=True)
+    return tempfile.TemporaryDirectory(dir=work, prefix="context-")
+
+
+def build_image(workshop: Workshop, recipe: Recipe) -> str:
+    """Build ``recipe`` with BuildKit and return its tag."""
+    with context_directory(workshop) as directory:
+        argv, variables = build_arguments(workshop, recipe, Path(directory))
+        console.show_command(["docker", *argv[1:]], variables)
+        if workshop.dry:
+            return recipe.tag
+        status = processes.call(argv, env=variables)
+    if status:
+        ask(["version", "--format", "{{.Server.Version}}"], "build an image")  # is it the engine?
+        raise SlipwayError(
+            f"the {recipe.kind} image was not built",
+            cause=f"{recipe.dockerfile.name} failed; docker's words are above",
+            fix=["./go invoke doctor"],
+            code=status,
+        )
+    return recipe.tag
+
+
+class Background:
+    """A build that goes on beside other work. It leaves BuildKit's cache, and no image of its own."""
+
+    def __init__(self, workshop: Workshop, recipe: Recipe) -> None:
+        self.directory = context_directory(workshop)
+        argv, variables = build_arguments(workshop, recipe, Path(self.directory.name), tagged=False)
+        self.log = (workshop.out / ".run" / "background.log").open("wb")
+        console.say(f"in the background, said in {self.log.name}:")
+        console.show_command(["docker", *argv[1:]], variables)
+        self.process = subprocess.Popen(
+            argv,
+            env={**os.environ, **variables},
+            stdin=subprocess.DEVNULL,
+            stdout=self.log,
+            stderr=subprocess.STDOUT,
+        )
+
+    def end(self) -> None:
+        """End the build if it still runs: whoever needs its result builds it in the foreground."""
+        if self.process.poll() is None:
+            self.process.terminate()
+            self.process.wait()
+        self.log.close()
+        self.directory.cleanup()
+
+
+def stage(recipe: Recipe, context: Path) -> None:
+    """Copy the recipe's files, and nothing else, into the directory that is sent to the engine."""
+    context.mkdir()
+    for name, content in recipe.files.items():
+        target = context / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(content, str):
+            target.write_text(content)
+        else:
+            shutil.copy(content, target)
+    for always in ("apt", "ca"):  # bind mounts of the Dockerfiles: there, if empty
+        (context / always).mkdir(exist_ok=True)
+
+
+def secrets(workshop: Workshop, directory: Path, context: Path) -> list[str]:
+    """Arguments that hand CA bundle, pip's index and apt's mirror to a build and to no layer."""
+    argv: list[str] = []
+    bundle = workshop.ca_bundle
+    if bundle and bundle.stat().st_size <= SECRET_LIMIT:
+        argv += ["--secret", f"id=ca,src={bundle}"]
+    elif bundle:
+        shutil.copy(bundle, context / "ca" / "ca.pem")
+    mirrors = workshop.settings.mirrors
+    if mirrors.pip:
+        conf = directory / "pip.conf"
+        conf.write_text(f"[global]\nindex-url = {mirrors.pip}\n")
+        conf.chmod(0o600)
+        argv += ["--secret", f"id=pip,src={conf}"]
+    if mirrors.apt:
+        (context / "apt" / "mirror").write_text(f"{mirrors.apt}\n")
+    return argv
+
+
+def check_budget(workshop: Workshop, tag: str, budget_mb: int, setting: str) -> int:
+    """The image's size in bytes; over budget, the ten largest packages are named and the tag goes."""
+    size = int(inspect_images(tag)[tag]["Size"])
+    if size <= budget_mb * 1e6:
+        return size
+    script = "dpkg-query -Wf '${Installed-Size}\\t${Package}\\n' | sort -rn | head -n 10"
+    run = ["run", "--rm", "--network", "none", "--label", f"{LABEL}={workshop.checkout}"]
+    listing = ask([*run, "--entrypoint", "sh", tag, "-c", script], "list what is in the image")
+    rows = [line.split("\t") for line in listing.splitlines()]
+    largest = "\n".join(f"{int(kib) * 1.024e-3:7.1f} MB  {name}" for kib, name in rows)
+    answer = processes.look(["docker", "rmi", tag])
+    if answer.returncode:
+        raise failure(answer.stderr, f"remove {tag}")
+    raise SlipwayError(
+        f"{tag} has {console.megabytes(size)}, more than its budget of {budget_mb} MB",
+        cause=f"the ten largest packages in it:\n{largest}",
+        fix=[f"leave some out, or raise {setting}"],
+        code=BAD_DATA,
+    )
+
+
+def dev_recipe(workshop: Workshop, value: Base) -> Recipe:
+    """What the development image is made of."""
+    root = workshop.root
+    return Recipe(
+        kind="dev",
+        dockerfile=root / "Dockerfile.dev",
+        target="dev",
+        base=value,
+        files={
+            "tools/apt-install": workshop.scripts / "apt-install",
+            "tools/pip-install": workshop.scripts / "pip-install",
+            "tools/packages-dev.txt": workshop.scripts / "packages-dev.txt",
+            "requirements-image.txt": root / "requirements-image.txt",
+        },
+    )
+
+
+def ensure_dev(workshop: Workshop) -> str:
+    """The development image's tag, made if needed; one look-up when nothing changed."""
+    memory = workshop.out / ".run" / "base.json"
+    if memory.is_file():
+        try:
+            guess = dev_recipe(workshop, Base(**json.loads(memory.read_text()))).tag
+        except (ValueError, TypeError):
+            guess = ""
+        known = remembered_base(workshop, [guess]) if guess else None
+        if known and guess in known[1]:
+            return guess
+    value = base.ensure_base(workshop)
+    remember_base(workshop, value)
+    recipe = dev_recipe(workshop, value)
+    if recipe.tag in inspect_images(recipe.tag):
+        return recipe.tag
+    console.say("making the dev image (once; about 2 minutes, most of it fetching and unpacking)")
+    build_image(workshop, recipe)
+    if not workshop.dry:
+        check_budget(workshop, recipe.tag, workshop.settings.budgets.dev_mb, "budgets.dev_mb")
+    return recipe.tag
+
+
+def dev(workshop: Workshop) -> None:
+    """Make the dev image, and say what it is called and how large it is."""
+    tag = ensure_dev(workshop)
+    if not workshop.dry:
+        size = int(inspect_images(tag)[tag]["Size"])
+        console.say(f"dev image {tag}, {console.megabytes(size)}")
