@@ -1,0 +1,221 @@
+"""Production images, and programs run in them."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from pathlib import Path
+
+from invoke.exceptions import Exit
+
+from slipway import base, console, engine, images, processes, receipts
+from slipway.builds import Site
+from slipway.engine import Job, Mount
+from slipway.errors import NO_INPUT, UNAVAILABLE, SlipwayError
+from slipway.images import Recipe
+from slipway.packages import Deb, package_name
+from slipway.project import Tree, resolve
+from slipway.settings import Workshop
+from slipway.variants import best_for_host, choose
+
+WORKDIR = "/work"
+
+
+@dataclass(frozen=True)
+class Image:
+    """A production image that is here."""
+
+    tag: str
+    alias: str
+    size: int
+    made_at: float
+    fresh: bool
+    """Made by this very call, not found unchanged."""
+
+
+def alias_of(tree: Tree, variant: str) -> str:
+    """``oar:1.2.0-noavx``: what people type. Slipway itself never reads it back."""
+    return f"{tree.project.name}:{tree.version.tag}{tree.variants[variant].suffix}"
+
+
+def shared(workshop: Workshop, tree: Tree, value: base.Base) -> Recipe:
+    """What the images of all variants start with: Python and what the package depends on."""
+    return Recipe(
+        kind="prod",
+        dockerfile=workshop.root / "Dockerfile.prod",
+        target="python",
+        base=value,
+        arguments={"DEPENDS": " ".join(tree.project.package.depends)},
+        files={"tools/apt-install": workshop.scripts / "apt-install"},
+    )
+
+
+def recipe(s: Site, deb: Deb, value: base.Base) -> Recipe:
+    """What the production image of a site is made of: its package, on the base, and Python."""
+    tree, version = s.tree, s.tree.version
+    about = f'#!/bin/sh\n# What `docker run IMAGE` does without arguments.\nexec {shlex.join(tree.project.image.about)} "$@"\n'
+    created = datetime.fromtimestamp(version.epoch, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    start = shared(s.workshop, tree, value)
+    return replace(
+        start,
+        target="prod",
+        repository=f"slipway-{s.workshop.checkout}-{package_name(tree, s.variant)}",
+        files={
+            **start.files,
+            "package.deb": deb.file,
+            "entrypoint": s.workshop.scripts / "entrypoint",
+            "about": about,
+        },
+        labels={
+            "slipway.project": tree.project.name,
+            "slipway.variant": s.variant,
+            "slipway.isa": tree.variants[s.variant].isa,
+            "org.opencontainers.image.title": package_name(tree, s.variant),
+            "org.opencontainers.image.description": tree.project.summary,
+            "org.opencontainers.image.version": version.pep440,
+            "org.opencontainers.image.revision": version.commit,
+            "org.opencontainers.image.created": created,
+            "org.opencontainers.image.licenses": tree.project.license,
+        },
+    )
+
+
+def prod(s: Site, deb: Deb) -> Image:
+    """The production image of a site, built unless it is here already and nothing changed."""
+    start = time.monotonic()
+    value = base.ensure_base(s.workshop)
+    made = recipe(s, deb, value)
+    alias = alias_of(s.tree, s.variant)
+    budget = s.tree.project.image.budget_mb or s.workshop.settings.budgets.image_mb
+    setting = "image.budget_mb in project.yaml" if s.tree.project.image.budget_mb else "budgets.image_mb"
+    receipt_file = s.out / "receipts" / "prod.json"
+    here = images.inspect_images(made.tag)
+    known = receipts.read(receipt_file, made.tag)
+    if made.tag in here and known:
+        size = int(here[made.tag]["Size"])
+        if size <= budget * 1e6:
+            _tag(s.workshop, made.tag, alias)
+            console.say(f"{alias} is unchanged since {console.moment(known.made_at)}")
+            return Image(made.tag, alias, size, known.made_at, fresh=False)
+    images.build_image(s.workshop, made)
+    if s.workshop.dry:
+        return Image(made.tag, alias, 0, 0, fresh=True)
+    size = images.check_budget(s.workshop, made.tag, budget, setting)
+    _tag(s.workshop, made.tag, alias)
+    receipt = receipts.write(receipt_file, made.tag, {"tag": made.tag, "alias": alias})
+    console.say(
+        f"{console.bold('made')} image {alias}, {console.megabytes(size)} of {budget} MB, "
+        f"{console.seconds(time.monotonic() - start)}"
+    )
+    return Image(made.tag, alias, size, receipt.made_at, fresh=True)
+
+
+def _tag(workshop: Workshop, tag: str, alias: str) -> None:
+    if workshop.dry:
+        return
+    answer = processes.look([engine.client(), "tag", tag, alias])
+    if answer.returncode:
+        raise engine.failure(answer.stderr, f"tag {alias}")
+
+
+def warm_up(workshop: Workshop, tree: Tree, variants: Sequence[str]) -> images.Background | None:
+    """Start to build what all production images share, while something else compiles.
+
+    Installing Python and its packages takes the network and one core for some 20 s, for which the
+    first ``all`` on a machine would otherwise wait.
+    """
+    if workshop.dry or set(variants) <= set(made_images(workshop, tree)):
+        return None
+    return images.Background(workshop, shared(workshop, tree, base.ensure_base(workshop)))
+
+
+def about(workshop: Workshop, tag: str) -> int:
+    """Start an image as its users do, without arguments, as a uid that no passwd file knows."""
+    argv = [engine.client(), "run", "--rm", "--network", "none", "--user", "12345:12345"]
+    argv += ["--label", f"{engine.LABEL}={workshop.checkout}", tag]
+    console.show_command(["docker", *argv[1:]])
+    return 0 if workshop.dry else processes.call(argv)
+
+
+def made_images(workshop: Workshop, tree: Tree) -> dict[str, str]:
+    """Variant to tag of the production images of this tree's project that this checkout made last."""
+    tags = {}
+    for variant in tree.variants:
+        receipt = workshop.out / tree.project.name / variant / "receipts" / "prod.json"
+        facts = receipts.facts(receipt)
+        if facts:
+            tags[variant] = str(facts["tag"])
+    here = engine.inspect_images(*tags.values()) if tags else {}
+    return {variant: tag for variant, tag in tags.items() if tag in here}
+
+
+def choose_image(workshop: Workshop, tree: Tree, wanted: str) -> tuple[str, str]:
+    """The production image to run, and why that one."""
+    made = made_images(workshop, tree)
+    asked = [wanted] if wanted else list(tree.variants)
+    able = [v for v in asked if v in made]
+    if not able:
+        which = f"the variant '{wanted}' of {tree.project.name}" if wanted else tree.project.name
+        raise SlipwayError(
+            f"no production image of {which} has been made",
+            fix=[f"invoke prod --variant {wanted or 'all'}"],
+            code=UNAVAILABLE,
+        )
+    if wanted:
+        return made[wanted], f"{wanted}: as asked"
+    best, why = best_for_host(tree.variants, able)
+    return made[best], f"{best}: {why}"
+
+
+def run_script(
+    workshop: Workshop,
+    script: str,
+    variant: str,
+    project: str,
+    source: str,
+    arguments: Sequence[str],
+) -> None:
+    """Run a Python script, or without one the image's own command, in a production image.
+
+    The current directory is the working directory inside, and writable. The program's exit status is
+    ours.
+    """
+    tree = resolve(workshop, project, source)
+    if variant:
+        choose(tree.variants, variant, [])
+    here = Path.cwd()
+    command = list(arguments)
+    if script:
+        path = Path(script)
+        if not path.is_file():
+            raise SlipwayError(f"no script {script} in {here}", code=NO_INPUT)
+        if not path.resolve().is_relative_to(here):
+            raise SlipwayError(
+                f"{script} lies outside the current directory, which is all that the container sees",
+                fix=[f"cd {shlex.quote(str(path.resolve().parent))}, then invoke run {path.name}"],
+                code=NO_INPUT,
+            )
+        inside = path.resolve().relative_to(here).as_posix()
+        command = ["python3", inside, *arguments]
+    tag, why = choose_image(workshop, tree, variant)
+    print(f"running {why}", file=sys.stderr)
+    job = Job(
+        name="run",
+        command=command,
+        mounts=[Mount(here, target=WORKDIR)],
+        env={"PYTHONDONTWRITEBYTECODE": "1"},
+        workdir=WORKDIR,
+        network=True,
+        shm_size=workshop.settings.shm_size,
+        interactive=True,
+        alone=False,
+        inherit=[name for name in engine.PROXIES if name in os.environ],
+    )
+    status = engine.Docker(workshop).run(job, tag)
+    if status:
+        raise Exit(code=status)
