@@ -1,0 +1,133 @@
+"""``invoke all``: the whole main job, and a table of what came of it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+from slipway import builds, console, engine, images, packages, production, receipts, setup
+from slipway.builds import Site
+from slipway.errors import UNAVAILABLE, SlipwayError
+from slipway.images import fingerprint
+from slipway.packages import Deb
+from slipway.project import resolve
+from slipway.settings import Workshop
+from slipway.variants import choose
+
+
+@dataclass
+class Summary:
+    """Rows of the closing table, and what could not be made."""
+
+    rows: list[list[str]] = field(
+        default_factory=lambda: [["STEP", "VARIANT", "RESULT", "SIZE", "TOOK"]]
+    )
+    not_made: list[str] = field(default_factory=list)
+
+    def add(self, step: str, variant: str, result: str, size: float, start: float) -> None:
+        """One step, with the seconds since ``start``; an unchanged one says so in its result."""
+        took = console.seconds(time.monotonic() - start)
+        self.rows.append([step, variant, result, console.megabytes(size) if size else "", took])
+
+
+def everything(
+    workshop: Workshop, variant: str, project: str, source: str, wanted: str, *, yes: bool
+) -> None:
+    """Compile, test, package and run a tree; images too where an engine runs.
+
+    :param variant: what ``--variant`` says; empty: the settings' ``default_variants``.
+    :param wanted: what ``--engine`` says.
+    :param yes: install what is missing without asking.
+    """
+    begin = time.monotonic()
+    tree = resolve(workshop, project, source)
+    defaults = [v for v in workshop.settings.default_variants if v in tree.variants]
+    variants = choose(tree.variants, variant, defaults)
+    place, why_in_place = setup.ensure_place(workshop, wanted=wanted, yes=yes)
+    summary = Summary()
+    in_place = not isinstance(place, engine.Docker)
+    image, warm = "", None
+    if not in_place:
+        start = time.monotonic()
+        image = images.ensure_dev(workshop)
+        size = 0 if workshop.dry else int(engine.inspect_images(image)[image]["Size"])
+        summary.add("dev image", "all", image, size, start)
+        warm = production.warm_up(workshop, tree, variants)
+    try:
+        for variant in variants:
+            _one(Site(workshop, tree, variant, place, image), summary)
+    finally:
+        if warm:
+            warm.end()
+    console.say()
+    console.table(summary.rows)
+    console.say(f"everything: {console.seconds(time.monotonic() - begin)}")
+    if summary.not_made:
+        raise SlipwayError(
+            f"not made: {', '.join(summary.not_made)}",
+            cause=f"no container engine: {why_in_place}",
+            fix=["./go invoke all, where an engine can run"],
+            code=UNAVAILABLE,
+        )
+
+
+def _one(site: Site, summary: Summary) -> None:
+    """Every step of one variant."""
+    with site.locked("all"):
+        start = time.monotonic()
+        built = builds.build(site)
+        summary.add("build", site.variant, f"{site.shown(site.build)}, {built.cache}", 0, start)
+        start = time.monotonic()
+        summary.add("test", site.variant, _tests(site), 0, start)
+        start = time.monotonic()
+        deb = packages.deb(site)
+        size = deb.file.stat().st_size if deb.file.is_file() else 0
+        summary.add("deb", site.variant, _since(site.shown(deb.file), deb.fresh, deb.made_at), size, start)
+        alias = production.alias_of(site.tree, site.variant)
+        if not isinstance(site.place, engine.Docker):
+            summary.not_made.append(f"image {alias}")
+            return
+        start = time.monotonic()
+        image = production.prod(site, deb)
+        result = _since(alias, image.fresh, image.made_at)
+        summary.add("image", site.variant, result, image.size, start)
+        start = time.monotonic()
+        summary.add("run", site.variant, _run(site, image, deb), 0, start)
+
+
+def _since(what: str, fresh: bool, made_at: float) -> str:
+    return what if fresh else f"{what}, unchanged since {console.moment(made_at)}"
+
+
+def _tests(site: Site) -> str:
+    """Run the tests unless they passed with the very same inputs; then that is what is said."""
+    file = site.out / "receipts" / "test.json"
+    inputs = fingerprint(builds.inputs_of(site, "test"), site.tree.options(site.variant))
+    known = receipts.read(file, inputs)
+    if known:
+        since = f"unchanged since {console.moment(known.made_at)}"
+        console.say(f"tests of {site.title}: {since}, {known.facts['executed']} passed then, none run now")
+        return f"{since}, none run now"
+    result = builds.test(site)
+    if not site.workshop.dry:
+        receipts.write(file, inputs, {"executed": result.executed})
+    return f"{result.executed} tests executed ({result.parts})"
+
+
+def _run(site: Site, image: production.Image, deb: Deb) -> str:
+    """Start the image as a user who stands in no passwd file, to see that the library runs in it."""
+    file = site.out / "receipts" / "run.json"
+    known = receipts.read(file, image.tag)
+    if known:
+        return f"unchanged since {console.moment(known.made_at)}"
+    status = production.about(site.workshop, image.tag)
+    if status:
+        raise SlipwayError(
+            f"{image.alias} does not run: status {status}",
+            cause="its words are above",
+            fix=[f"docker run --rm -it {image.alias} bash"],
+            code=status,
+        )
+    if not site.workshop.dry:
+        receipts.write(file, image.tag, {})
+    return f"docker run {image.alias}"

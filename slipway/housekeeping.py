@@ -1,0 +1,218 @@
+"""What of Slipway's is on this machine, and how it goes away: ours only, told by this checkout's label.
+
+The docker SDK is imported here because looking at an engine's containers and disk, and removing, is
+what it is for; it takes 80 ms to import, which other tasks do not pay.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import docker
+from docker.errors import APIError, DockerException
+
+from slipway import console, engine
+from slipway.engine import LABEL
+from slipway.errors import USAGE, SlipwayError
+from slipway.images import KIND
+from slipway.project import find, read
+from slipway.receipts import files_below
+from slipway.settings import Workshop
+
+UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+
+
+def connect() -> Any:
+    """A client of the engine that the ``docker`` program uses, contexts included."""
+    host = os.environ.get("DOCKER_HOST") or engine.ask(
+        ["context", "inspect", "--format", "{{.Endpoints.docker.Host}}"], "ask for the context"
+    ).strip()
+    try:
+        client = docker.DockerClient(base_url=host or None, timeout=60)
+        client.ping()
+    except (DockerException, OSError) as error:
+        # The program says it in words that we know; the SDK's own go on for a hundred lines.
+        engine.ask(["version", "--format", "{{.Server.Version}}"], "ask the engine")
+        raise engine.failure(str(error), "connect to the engine") from error
+    return client
+
+
+def ours(workshop: Workshop, **more: Any) -> dict[str, Any]:
+    """The filter that everything listed or removed goes through."""
+    return {"filters": {"label": f"{LABEL}={workshop.checkout}"}, **more}
+
+
+def size_of(directory: Path) -> int:
+    """Bytes on disk below a directory, which need not be there."""
+    total = 0
+    for name, _, files in os.walk(directory):
+        for file in files:
+            try:
+                total += os.lstat(os.path.join(name, file)).st_blocks * 512
+            except OSError:  # gone meanwhile
+                continue
+    return total
+
+
+def parse_size(text: str) -> int:
+    """Bytes that ``20GB``, ``500M`` or ``1.5 g`` mean (powers of ten, as docker counts)."""
+    match = re.fullmatch(r"\s*([\d.]+)\s*([kmgt]?)b?\s*", text, re.IGNORECASE)
+    if not match:
+        raise SlipwayError(f"'{text}' is no size", fix=["invoke clean --keep 20GB"], code=USAGE)
+    return int(float(match.group(1)) * UNITS[match.group(2).upper()])
+
+
+def ps(workshop: Workshop) -> None:
+    """Show containers, images, directories and the disk they take; everybody else's is left out."""
+    client = connect()
+    containers = client.containers.list(**ours(workshop, all=True))
+    rows = [["CONTAINER", "STATUS", "IMAGE"]]
+    rows += [[c.name, c.status, _name(c.image) if c.image else "-"] for c in containers]
+    console.table(rows if containers else [["CONTAINER"], ["none"]])
+    console.say()
+    found = client.images.list(**ours(workshop))
+    rows = [["IMAGE", "KIND", "SIZE", "ALSO CALLED"]]
+    for image in sorted(found, key=lambda i: str(i.labels.get(KIND))):
+        rows.append(
+            [
+                _name(image),
+                image.labels.get(KIND, ""),
+                console.megabytes(image.attrs["Size"]),
+                ", ".join(sorted(t for t in image.tags if not t.startswith("slipway-"))),
+            ]
+        )
+    console.table(rows if found else [["IMAGE"], ["none"]])
+    console.say()
+    free = shutil.disk_usage(workshop.root).free
+    console.table(
+        [
+            ["DISK", "SIZE"],
+            *([console.shown(p, workshop.root), console.megabytes(size_of(p))] for p in _places(workshop)),
+            ["images above (layers shared with others counted too)", console.megabytes(_sum(found))],
+            ["free", console.megabytes(free)],
+        ]
+    )
+
+
+def _places(workshop: Workshop) -> list[Path]:
+    return [workshop.out, workshop.dist, workshop.cache]
+
+
+def _sum(found: Iterable[Any]) -> int:
+    return sum(int(i.attrs["Size"]) for i in found)
+
+
+def _name(image: Any) -> str:
+    tags = [t for t in image.tags if t.startswith("slipway-")] or image.tags
+    return str(tags[0]) if tags else str(image.short_id)
+
+
+def stop(workshop: Workshop) -> None:
+    """Stop and remove this checkout's running containers."""
+    containers = connect().containers.list(**ours(workshop, all=True))
+    for container in containers:
+        console.say(f"removing container {container.name} ({container.status})")
+        if not workshop.dry:
+            _quietly_gone(lambda c=container: c.remove(force=True, v=True))
+    if not containers:
+        console.say("nothing of this checkout is running")
+
+
+def _quietly_gone(remove: Any) -> None:
+    """Remove what may be going away by itself at this moment."""
+    try:
+        remove()
+    except APIError as error:
+        if error.status_code not in (404, 409):  # gone, or being removed
+            raise engine.failure(error.explanation or str(error), "remove") from error
+
+
+@dataclass(frozen=True)
+class Thing:
+    """Something of ours that takes disk and can be made again."""
+
+    what: str
+    size: int
+    used_at: float
+    remove: Any
+
+
+def clean(
+    workshop: Workshop, project: str, *, images: bool, everything: bool, keep: str
+) -> None:
+    """Remove build directories of one project; more when asked; or the oldest down to a size.
+
+    :param images: production images of this checkout too.
+    :param everything: all projects' output, every image of this checkout, compiler cache, downloads.
+    :param keep: size such as ``20GB``: what was used longest ago goes, until no more than this is left.
+    """
+    if keep:
+        limit = parse_size(keep)
+        things = sorted(_things(workshop, caches=True), key=lambda t: t.used_at)
+        total = sum(t.size for t in things)
+        console.say(f"{console.megabytes(total)} are ours, {console.megabytes(limit)} may stay")
+        for thing in things:
+            if total <= limit:
+                break
+            _remove(workshop, thing)
+            total -= thing.size
+        return
+    if everything:
+        stop(workshop)
+        for thing in _things(workshop, caches=True):
+            _remove(workshop, thing)
+        _remove(workshop, _directory(workshop.out))
+        return
+    name = read(find(workshop, project)).name
+    _remove(workshop, _directory(workshop.out / name))
+    if images:
+        for thing in _images(workshop, kinds=("prod",)):
+            _remove(workshop, thing)
+
+
+def _things(workshop: Workshop, *, caches: bool) -> list[Thing]:
+    things = _images(workshop, kinds=())
+    for project in sorted(workshop.out.glob("[!.]*")):
+        things += [_directory(v) for v in sorted(project.iterdir()) if v.is_dir()]
+    things += [_directory(d) for d in sorted(workshop.dist.glob("[!.]*"))]
+    if caches:
+        things += [_directory(workshop.cache)]
+    return [t for t in things if t.size]
+
+
+def _directory(path: Path) -> Thing:
+    newest = max((f.lstat().st_mtime for f in files_below(path)), default=0.0)
+    return Thing(str(path), size_of(path), newest, lambda: shutil.rmtree(path))
+
+
+def _images(workshop: Workshop, kinds: tuple[str, ...]) -> list[Thing]:
+    client = connect()
+    things = []
+    for image in client.images.list(**ours(workshop)):
+        if kinds and image.labels.get(KIND) not in kinds:
+            continue
+        created = time.strptime(image.attrs["Created"][:19], "%Y-%m-%dT%H:%M:%S")
+
+        def remove(i: Any = image) -> None:
+            for tag in i.tags or [i.id]:
+                _quietly_gone(lambda t=tag: client.images.remove(t))
+
+        things.append(Thing(f"image {_name(image)}", int(image.attrs["Size"]), time.mktime(created), remove))
+    # An image goes before what it was built FROM.
+    order = {"prod": 0, "dev": 1, "base": 2}
+    return sorted(things, key=lambda t: order.get(t.what, 0))
+
+
+def _remove(workshop: Workshop, thing: Thing) -> None:
+    if not thing.size:
+        return
+    console.say(f"removing {thing.what} ({console.megabytes(thing.size)})")
+    if not workshop.dry:
+        thing.remove()

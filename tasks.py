@@ -1,0 +1,237 @@
+"""Slipway's tasks, one flat list: what a contributor, a writer or a release engineer types.
+
+A task takes its flags and hands them on; what it does stands in ``slipway/``, one subject a module.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Callable, Iterable
+
+from invoke.collection import Collection
+from invoke.exceptions import Exit
+from invoke.tasks import Task
+from invoke.tasks import task as invoke_task
+
+for _package in ("msgspec", "yaml", "packaging", "requests", "docker"):
+    if importlib.util.find_spec(_package) is None:
+        raise Exit(
+            f"this invoke lacks Slipway's packages ({_package} is missing): "
+            "type './go invoke ...', which brings them",
+            code=78,
+        )
+
+from slipway.settings import DEFAULTS, Workshop, check_environment  # noqa: E402
+from slipway.verb import arguments_after_dashes, verb  # noqa: E402
+
+check_environment(os.environ)
+
+PROJECT = {
+    "project": "directory with a project.yaml, or such a file (default: the setting 'project')"
+}
+TREE = {
+    **PROJECT,
+    "source": "source tree to use in place of the directory of project.yaml",
+}
+PLACE = {"engine": "docker, or host: run on this machine itself (default: the setting 'engine')"}
+VARIANT = {"variant": "one of the table's, several with commas, or 'all' (default: cpu)"}
+ONE_VARIANT = {"variant": "one of the table's (default: cpu)"}
+
+
+def task(
+    *helps: dict[str, str], positional: Iterable[str] = ()
+) -> Callable[[Callable[..., None]], Task[Callable[..., None]]]:
+    """invoke's task with our grammar: long flags only, and nothing positional unless named."""
+
+    def make(function: Callable[..., None]) -> Task[Callable[..., None]]:
+        texts = {key: text for help_texts in helps for key, text in help_texts.items()}
+        decorate = invoke_task(auto_shortflags=False, positional=list(positional), help=texts)
+        made: Task[Callable[..., None]] = decorate(verb(function))
+        return made
+
+    return make
+
+
+@task(PLACE, {"yes": "do not ask before something is installed"})
+def setup(workshop: Workshop, engine: str = "", yes: bool = False) -> None:
+    """Find or install what the tasks need, and say what was found."""
+    from slipway import setup as subject
+
+    subject.setup(workshop, wanted=engine, yes=yes)
+
+
+@task()
+def doctor(workshop: Workshop) -> None:
+    """Look at this machine, and name a fix for each problem found."""
+    from slipway import doctor as subject
+
+    subject.doctor(workshop)
+
+
+@task()
+def dev(workshop: Workshop) -> None:
+    """Make the development image, unless it is here and nothing in it changed."""
+    from slipway import images
+
+    images.dev(workshop)
+
+
+@task(VARIANT, TREE, PLACE, {"jobs": "compile this many files at once (default: Ninja's choice)"})
+def build(
+    workshop: Workshop,
+    variant: str = "",
+    project: str = "",
+    source: str = "",
+    engine: str = "",
+    jobs: int = 0,
+) -> None:
+    """Compile a source tree, offline; only what changed."""
+    from slipway import builds
+
+    for site in builds.sites(workshop, variant, project, source, engine):
+        with site.locked("build"):
+            builds.build(site, jobs=jobs)
+
+
+@task(
+    VARIANT,
+    TREE,
+    PLACE,
+    {"ctest-filter": "run only the C++ tests whose names match this regular expression"},
+)
+def test(
+    workshop: Workshop,
+    variant: str = "",
+    project: str = "",
+    source: str = "",
+    engine: str = "",
+    ctest_filter: str = "",
+) -> None:
+    """Build, then run the tree's tests, offline; what follows -- goes to pytest."""
+    from slipway import builds
+
+    for site in builds.sites(workshop, variant, project, source, engine):
+        with site.locked("test"):
+            builds.build(site)
+            builds.test(
+                site, ctest_filter=ctest_filter, pytest_arguments=arguments_after_dashes()
+            )
+
+
+@task(VARIANT, TREE, PLACE)
+def deb(
+    workshop: Workshop, variant: str = "", project: str = "", source: str = "", engine: str = ""
+) -> None:
+    """Build, then make a Debian package in dist/."""
+    from slipway import builds, packages
+
+    for site in builds.sites(workshop, variant, project, source, engine):
+        with site.locked("deb"):
+            builds.build(site)
+            packages.deb(site)
+
+
+@task(VARIANT, TREE)
+def prod(workshop: Workshop, variant: str = "", project: str = "", source: str = "") -> None:
+    """Make a production image: a slim Python with the Debian package installed."""
+    from slipway import builds, packages, production
+
+    for site in builds.sites(workshop, variant, project, source, "docker"):
+        with site.locked("prod"):
+            builds.build(site)
+            production.prod(site, packages.deb(site))
+
+
+@task(
+    {"script": "Python script below the current directory; without one the image's own command"},
+    {"variant": "one of those made (default: the best for this machine's CPU)"},
+    TREE,
+    positional=["script"],
+)
+def run(
+    workshop: Workshop, script: str = "", variant: str = "", project: str = "", source: str = ""
+) -> None:
+    """Run a script in the production image, in this directory: run train.py -- --epochs 3."""
+    from slipway import production
+
+    production.run_script(workshop, script, variant, project, source, arguments_after_dashes())
+
+
+@task(ONE_VARIANT, TREE, {"network": "give the container a network"})
+def shell(
+    workshop: Workshop,
+    variant: str = "",
+    project: str = "",
+    source: str = "",
+    network: bool = False,
+) -> None:
+    """Open a shell in the development image, as you, where the tree was built."""
+    from slipway import builds
+
+    builds.shell(workshop, variant, project, source, network, arguments_after_dashes())
+
+
+@task()
+def ps(workshop: Workshop) -> None:
+    """Show this checkout's containers, images and directories, and the disk they take."""
+    from slipway import housekeeping
+
+    housekeeping.ps(workshop)
+
+
+@task()
+def stop(workshop: Workshop) -> None:
+    """Stop and remove this checkout's containers; nobody else's."""
+    from slipway import housekeeping
+
+    housekeeping.stop(workshop)
+
+
+@task(
+    PROJECT,
+    {
+        "images": "remove this checkout's production images too",
+        "everything": "remove out/, every image of this checkout and the caches",
+        "keep": "remove what was used longest ago, down to a size such as 20GB",
+    },
+)
+def clean(
+    workshop: Workshop,
+    project: str = "",
+    images: bool = False,
+    everything: bool = False,
+    keep: str = "",
+) -> None:
+    """Remove a project's build directories, or more where a flag says so; only our own."""
+    from slipway import housekeeping
+
+    housekeeping.clean(workshop, project, images=images, everything=everything, keep=keep)
+
+
+@task({"rows": "only these rows of the table, with commas", "runs": "runs of each side (default: 10)"})
+def bench(workshop: Workshop, rows: str = "", runs: int = 10) -> None:
+    """Measure Slipway beside what people would use instead; writes benchmarks/README.md."""
+    from benchmarks import bench as subject
+
+    subject.bench(workshop, rows, runs)
+
+
+@task(VARIANT, TREE, PLACE, {"yes": "do not ask before something is installed"})
+def all_(
+    workshop: Workshop,
+    variant: str = "",
+    project: str = "",
+    source: str = "",
+    engine: str = "",
+    yes: bool = False,
+) -> None:
+    """Set up, build, test, package, make images and run them: the whole main job."""
+    from slipway import everything
+
+    everything.everything(workshop, variant, project, source, engine, yes=yes)
+
+
+namespace = Collection(setup, doctor, dev, build, test, deb, prod, run, shell, ps, stop, clean, bench)
+namespace.add_task(all_, name="all")
+namespace.configure(DEFAULTS)
