@@ -1,0 +1,341 @@
+"""Slipway beside what people would use instead, on the same tree, in alternating runs.
+
+``invoke bench`` measures the rows it is asked for, keeps every single run in ``runs/ROW.json`` with
+commit and machine, and writes README.md from all the rows that are kept. Nothing else writes there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shlex
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+
+from slipway import builds, console, engine, images, production, project
+from slipway.errors import USAGE, SlipwayError, nearest
+from slipway.receipts import write_whole
+from slipway.settings import Workshop
+
+HERE = Path(__file__).resolve().parent
+MAY_RESET = "SLIPWAY_MAY_RESET_THIS_MACHINE"
+
+
+@dataclass
+class Row:
+    """One line of the table: two sides, or one with a limit, and every run of each."""
+
+    name: str
+    what: str
+    beside: str
+    reach: str
+    unit: str = "s"
+    ours: list[float] = field(default_factory=list)
+    theirs: list[float] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    commit: str = ""
+    machine: str = ""
+    date: str = ""
+
+    @property
+    def ratio(self) -> float | None:
+        """Median of ours by median of theirs."""
+        if not (self.ours and self.theirs):
+            return None
+        return statistics.median(self.ours) / statistics.median(self.theirs)
+
+
+def machine() -> str:
+    """Processor, cores, memory, system and engine, for people who compare."""
+    model = "unknown processor"
+    if Path("/proc/cpuinfo").exists():
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        model = next((x.partition(": ")[2] for x in lines if x.startswith("model name")), model)
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    docker = engine.ask(["version", "--format", "{{.Server.Version}}"], "ask the engine").strip()
+    cores = len(os.sched_getaffinity(0))
+    system = platform.freedesktop_os_release().get("PRETTY_NAME", "")
+    return f"{model}, {cores} cores, {memory:.0f} GiB, {system}, docker {docker}"
+
+
+def timed(argv: Sequence[str], *, cwd: Path | None = None, env: dict[str, str] | None = None) -> float:
+    """Seconds that a command takes; one that fails ends the benchmark with its words."""
+    start = time.perf_counter()
+    done = subprocess.run(
+        list(argv),
+        cwd=cwd,
+        env={**os.environ, **(env or {})},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    duration = time.perf_counter() - start
+    if done.returncode:
+        raise SlipwayError(
+            f"a benchmark's command failed: {shlex.join(argv)}",
+            cause=(done.stdout + done.stderr)[-2000:],
+            code=done.returncode,
+        )
+    return duration
+
+
+def invoke(*arguments: str) -> list[str]:
+    """The command line of a task, with the interpreter that runs this."""
+    return [sys.executable, "-m", "invoke", *arguments]
+
+
+def alternate(row: Row, runs: int, ours: Callable[[], float], theirs: Callable[[], float]) -> None:
+    """Run both sides in turn, so that a slow minute of the machine hits both; one warm-up each."""
+    ours()
+    theirs()
+    for number in range(runs):
+        row.ours.append(ours())
+        row.theirs.append(theirs())
+        console.say(f"  {row.name} {number + 1}/{runs}: {row.ours[-1]:.3f} beside {row.theirs[-1]:.3f}")
+
+
+@contextmanager
+def source_copy(tree: project.Tree) -> Iterator[Path]:
+    """A copy of the source that may be edited."""
+    with tempfile.TemporaryDirectory(prefix="slipway-bench-") as directory:
+        target = Path(directory) / "source"
+        shutil.copytree(tree.source, target)
+        yield target
+
+
+def edit(file: Path) -> None:
+    """Change a file's content, so that neither side finds the result in a cache."""
+    with file.open("a") as stream:
+        stream.write(f"// {time.time_ns()}\n")
+
+
+def listing(workshop: Workshop, runs: int) -> Row:
+    row = Row("list", "`invoke --list`", "the same with an empty tasks.py", "≤ 1.25")
+    with tempfile.TemporaryDirectory() as directory:
+        # One task that does nothing: with none at all invoke stops before it prints a list.
+        text = "from invoke import task\n\n\n@task\ndef nothing(c):\n    pass\n"
+        (Path(directory) / "tasks.py").write_text(text)
+        alternate(
+            row,
+            runs,
+            lambda: timed(invoke("--list"), cwd=workshop.root),
+            lambda: timed(invoke("--list"), cwd=Path(directory)),
+        )
+    return row
+
+
+def no_op(workshop: Workshop, runs: int) -> Row:
+    row = Row(
+        "no-op",
+        "no-op `invoke build`",
+        "`docker run --rm -v …` of a bare ninja no-op, default bridge",
+        "≤ 1.3",
+    )
+    site = next(builds.sites(workshop, "cpu", "", "", "docker"))
+    timed(invoke("build"), cwd=workshop.root)
+    plain = ["docker", "run", "--rm", "-v", f"{site.tree.source}:{site.tree.source}"]
+    plain += ["-v", f"{site.out}:{site.out}", "-w", str(site.build), site.image, "ninja"]
+    alternate(
+        row, runs, lambda: timed(invoke("build"), cwd=workshop.root), lambda: timed(plain)
+    )
+    return row
+
+
+def touch(workshop: Workshop, runs: int) -> Row:
+    row = Row("touch", "rebuild after one .cc was edited", "host ninja doing the same", "≤ 1.3")
+    tree = project.resolve(workshop)
+    host = workshop.cache / "host"
+    if not host.is_dir():
+        raise SlipwayError("the host has no build tools", fix=["./go invoke setup --engine host"])
+    with source_copy(tree) as source, tempfile.TemporaryDirectory() as directory:
+        path = {"PATH": f"{host}/bin:/usr/bin:/bin"}
+        flags = tree.variants["cpu"].compiler_flags
+        configure = ["cmake", "-S", str(source), "-B", directory, "-G", "Ninja"]
+        configure += ["-DCMAKE_BUILD_TYPE=RelWithDebInfo", f"-DCMAKE_CXX_FLAGS={flags}"]
+        timed(configure, env=path)
+        timed(["ninja", "-C", directory], env=path)
+        file = source / "src" / "linear.cc"
+        build = invoke("build", "--source", str(source))
+
+        def ours() -> float:
+            edit(file)
+            return timed(build, cwd=workshop.root)
+
+        def theirs() -> float:
+            edit(file)
+            return timed(["ninja", "-C", directory], env=path)
+
+        alternate(row, runs, ours, theirs)
+        row.notes.append("the edit is real, so neither side finds the object in a cache")
+        compiler = subprocess.run(
+            ["g++", "--version"], capture_output=True, text=True, check=True, env={**os.environ, **path}
+        ).stdout.splitlines()[0]
+        row.notes.append(f"the host compiles with {compiler}, the image with its own")
+    timed(invoke("build"), cwd=workshop.root)
+    return row
+
+
+def warm(workshop: Workshop, runs: int) -> Row:
+    row = Row("ccache", "`clean`, then `build`, ccache warm", "the first build", "≤ 0.15")
+    for number in range(2 if runs > 2 else runs):
+        with tempfile.TemporaryDirectory() as cache:
+            env = {"INVOKE_CACHE_DIR": cache}
+            timed(invoke("clean"), cwd=workshop.root, env=env)
+            row.theirs.append(timed(invoke("build"), cwd=workshop.root, env=env))
+            timed(invoke("clean"), cwd=workshop.root, env=env)
+            row.ours.append(timed(invoke("build"), cwd=workshop.root, env=env))
+            hits, compiled = builds.ccache_counts(
+                workshop.out / "oar" / "cpu" / "build" / ".ccache-statistics"
+            )
+            console.say(f"  ccache {number + 1}: {row.ours[-1]:.1f} beside {row.theirs[-1]:.1f}")
+            row.notes.append(f"{hits} of {compiled} compilations from the cache")
+    return row
+
+
+def second_all(workshop: Workshop, runs: int) -> Row:
+    row = Row("second-all", "second `invoke all`, nothing changed", "-", "≤ 10 s")
+    timed(invoke("all"), cwd=workshop.root)
+    for _ in range(runs):
+        row.ours.append(timed(invoke("all"), cwd=workshop.root))
+    return row
+
+
+def first_all(workshop: Workshop, runs: int) -> Row:
+    """Both sides on a machine that has neither engine nor images nor caches, which this makes so."""
+    row = Row(
+        "first-all",
+        "first `./go invoke all` on a machine with nothing",
+        "a shell script of the same apt, docker and cmake commands in a row",
+        "≤ 0.9",
+    )
+    if os.environ.get(MAY_RESET) != "1":
+        raise SlipwayError(
+            "this row removes docker with all its images, and Slipway's caches, from this machine",
+            fix=[f"{MAY_RESET}=1 ./go invoke bench --rows first-all, on a machine that may lose them"],
+            code=USAGE,
+        )
+    for number in range(min(runs, 2)):
+        for side, times in (("theirs", row.theirs), ("ours", row.ours)):
+            timed(["bash", str(HERE / "reset-machine")], env={"CACHE": str(workshop.cache)})
+            with tempfile.TemporaryDirectory() as directory:
+                clone = Path(directory) / "slipway"
+                timed(["git", "clone", "--quiet", str(workshop.root), str(clone)])
+                command = ["bash", str(HERE / "first-all-by-hand"), str(clone)]
+                if side == "ours":
+                    command = ["./go", "invoke", "all"]
+                times.append(timed(command, cwd=clone))
+            console.say(f"  first-all {number + 1}, {side}: {times[-1]:.0f}")
+    row.notes.append("the first side of each pair is the script's; both fetch everything anew")
+    return row
+
+
+def size(workshop: Workshop, runs: int) -> Row:
+    row = Row("size", "production image, cpu", "-", "≤ 170 MB", unit="MB")
+    timed(invoke("prod"), cwd=workshop.root)
+    tag = production.made_images(workshop, project.resolve(workshop))["cpu"]
+    row.ours.append(int(engine.inspect_images(tag)[tag]["Size"]) / 1e6)
+    for name, megabytes in images.largest(workshop, tag, 12):
+        row.notes.append(f"{megabytes:.1f} MB {name}")
+    return row
+
+
+def kernels(workshop: Workshop, runs: int) -> Iterator[Row]:
+    """Seconds of Oar's kernels in the production images of both variants."""
+    timed(invoke("prod", "--variant", "cpu,noavx"), cwd=workshop.root)
+    tree = project.resolve(workshop)
+    tags = production.made_images(workshop, tree)
+    script = tree.source / "benchmarks"
+    rows = {
+        name: Row(f"kernel-{name}", f"Oar's {name}, cpu variant", "noavx variant", "≤ 0.667")
+        for name in ("linear", "conv2d")
+    }
+
+    def measure(variant: str) -> dict[str, float]:
+        argv = ["docker", "run", "--rm", "--network", "none", "--mount"]
+        argv += [engine.mount_argument(str(script), "/work", True), tags[variant]]
+        argv += ["python3", "bench_kernels.py"]
+        out = subprocess.run(argv, check=True, capture_output=True, text=True).stdout
+        found: dict[str, float] = json.loads(out)["seconds"]
+        return found
+
+    for _ in range(runs):
+        cpu, noavx = measure("cpu"), measure("noavx")
+        for name, row in rows.items():
+            row.ours.append(cpu[name])
+            row.theirs.append(noavx[name])
+    yield from rows.values()
+
+
+ROWS: dict[str, Callable[[Workshop, int], Row | Iterator[Row]]] = {
+    "list": listing,
+    "no-op": no_op,
+    "touch": touch,
+    "ccache": warm,
+    "second-all": second_all,
+    "first-all": first_all,
+    "size": size,
+    "kernels": kernels,
+}
+ON_REQUEST = ("first-all",)
+
+
+def bench(workshop: Workshop, rows: str, runs: int) -> None:
+    """Measure ``rows`` (empty: all but those that change the machine) and write README.md."""
+    names = [n.strip() for n in rows.split(",") if n.strip()]
+    for name in names:
+        if name not in ROWS:
+            raise SlipwayError(f"no row '{name}'", cause=nearest(name, ROWS), code=USAGE)
+    commit = subprocess.run(
+        ["git", "-C", str(workshop.root), "describe", "--always", "--dirty", "--abbrev=12"],
+        capture_output=True,
+        text=True,
+        check=False,
+    ).stdout.strip()
+    for name in names or [n for n in ROWS if n not in ON_REQUEST]:
+        console.say(f"measuring {name}")
+        if workshop.dry:
+            continue
+        made = ROWS[name](workshop, runs)
+        for row in [made] if isinstance(made, Row) else made:
+            row.commit, row.machine = commit, machine()
+            row.date = datetime.now(timezone.utc).strftime("%Y-%m-%d")
+            write_whole(HERE / "runs" / f"{row.name}.json", json.dumps(asdict(row), indent=1) + "\n")
+    if not workshop.dry:
+        kept = [Row(**json.loads(f.read_text())) for f in sorted((HERE / "runs").glob("*.json"))]
+        write_whole(HERE / "README.md", report(kept))
+        console.say(f"wrote {console.shown(HERE / 'README.md', workshop.root)}")
+
+
+def report(rows: Sequence[Row]) -> str:
+    """README.md of the benchmarks: the table, what belongs to each row, and on what it was measured."""
+    lines = [
+        "# Measured",
+        "",
+        "Written by `invoke bench` from the runs kept in `runs/`; do not edit. Medians; a ratio is of",
+        "alternating runs of both sides, lower is better.",
+        "",
+        "| what | beside | ours | theirs | ratio | to reach | runs |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        ours = f"{statistics.median(row.ours):.3g} {row.unit}"
+        theirs = f"{statistics.median(row.theirs):.3g} {row.unit}" if row.theirs else "-"
+        ratio = f"{row.ratio:.2f}" if row.ratio is not None else "-"
+        lines.append(
+            f"| {row.what} | {row.beside} | {ours} | {theirs} | {ratio} | {row.reach} | {len(row.ours)} |"
+        )
+    for row in rows:
+        lines += ["", f"## {row.what}", "", f"{row.date}, commit {row.commit}; {row.machine}."]
+        lines += [f"- {note}" for note in row.notes]
+    return "\n".join(lines) + "\n"
