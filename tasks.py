@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import sys
 from collections.abc import Callable, Iterable
 
 from invoke.collection import Collection
@@ -22,10 +23,19 @@ for _package in ("msgspec", "yaml", "packaging", "requests", "docker"):
             code=78,
         )
 
-from slipway.settings import DEFAULTS, Workshop, check_environment  # noqa: E402
+from slipway.settings import (  # noqa: E402
+    DEFAULTS,
+    ROOT,
+    Workshop,
+    check_environment,
+    check_file,
+    files_on,
+)
 from slipway.verb import arguments_after_dashes, verb  # noqa: E402
 
 check_environment(os.environ)
+for _file in (ROOT / "invoke.yaml", *files_on(sys.argv)):
+    check_file(_file)
 
 PROJECT = {
     "project": "directory with a project.yaml, or such a file (default: the setting 'project')"
@@ -55,7 +65,7 @@ def task(
 
 @task(PLACE, {"yes": "do not ask before something is installed"})
 def setup(workshop: Workshop, engine: str = "", yes: bool = False) -> None:
-    """Find or install what the tasks need, and say what was found."""
+    """Find or install what the tasks need."""
     from slipway import setup as subject
 
     subject.setup(workshop, wanted=engine, yes=yes)
@@ -63,7 +73,7 @@ def setup(workshop: Workshop, engine: str = "", yes: bool = False) -> None:
 
 @task()
 def doctor(workshop: Workshop) -> None:
-    """Look at this machine, and name a fix for each problem found."""
+    """Look at this machine; name a fix for each problem."""
     from slipway import doctor as subject
 
     subject.doctor(workshop)
@@ -71,7 +81,7 @@ def doctor(workshop: Workshop) -> None:
 
 @task()
 def dev(workshop: Workshop) -> None:
-    """Make the development image, unless it is here and nothing in it changed."""
+    """Make the development image, unless it is up to date."""
     from slipway import images
 
     images.dev(workshop)
@@ -86,7 +96,7 @@ def build(
     engine: str = "",
     jobs: int = 0,
 ) -> None:
-    """Compile a source tree, offline; only what changed."""
+    """Compile what changed in a source tree, offline."""
     from slipway import builds
 
     for site in builds.sites(workshop, variant, project, source, engine):
@@ -108,15 +118,13 @@ def test(
     engine: str = "",
     ctest_filter: str = "",
 ) -> None:
-    """Build, then run the tree's tests, offline; what follows -- goes to pytest."""
+    """Build, then run the tests, offline; -- ARGS for pytest."""
     from slipway import builds
 
     for site in builds.sites(workshop, variant, project, source, engine):
         with site.locked("test"):
             builds.build(site)
-            builds.test(
-                site, ctest_filter=ctest_filter, pytest_arguments=arguments_after_dashes()
-            )
+            builds.test(site, ctest_filter=ctest_filter, pytest_arguments=arguments_after_dashes())
 
 
 @task(VARIANT, TREE, PLACE)
@@ -134,7 +142,7 @@ def deb(
 
 @task(VARIANT, TREE)
 def prod(workshop: Workshop, variant: str = "", project: str = "", source: str = "") -> None:
-    """Make a production image: a slim Python with the Debian package installed."""
+    """Make a production image with the Debian package in it."""
     from slipway import builds, packages, production
 
     for site in builds.sites(workshop, variant, project, source, "docker"):
@@ -152,7 +160,7 @@ def prod(workshop: Workshop, variant: str = "", project: str = "", source: str =
 def run(
     workshop: Workshop, script: str = "", variant: str = "", project: str = "", source: str = ""
 ) -> None:
-    """Run a script in the production image, in this directory: run train.py -- --epochs 3."""
+    """Run a script in a production image: run x.py -- --flag."""
     from slipway import production
 
     production.run_script(workshop, script, variant, project, source, arguments_after_dashes())
@@ -166,7 +174,7 @@ def shell(
     source: str = "",
     network: bool = False,
 ) -> None:
-    """Open a shell in the development image, as you, where the tree was built."""
+    """Open a shell in the development image, as yourself."""
     from slipway import builds
 
     builds.shell(workshop, variant, project, source, network, arguments_after_dashes())
@@ -174,7 +182,7 @@ def shell(
 
 @task()
 def ps(workshop: Workshop) -> None:
-    """Show this checkout's containers, images and directories, and the disk they take."""
+    """Show what is ours: containers, images, disk."""
     from slipway import housekeeping
 
     housekeeping.ps(workshop)
@@ -182,7 +190,7 @@ def ps(workshop: Workshop) -> None:
 
 @task()
 def stop(workshop: Workshop) -> None:
-    """Stop and remove this checkout's containers; nobody else's."""
+    """Stop and remove this checkout's containers."""
     from slipway import housekeeping
 
     housekeeping.stop(workshop)
@@ -192,7 +200,8 @@ def stop(workshop: Workshop) -> None:
     PROJECT,
     {
         "images": "remove this checkout's production images too",
-        "everything": "remove out/, every image of this checkout and the caches",
+        "everything": "remove out/ and every image of this checkout",
+        "caches": "remove compiler cache and downloads, which all your checkouts share",
         "keep": "remove what was used longest ago, down to a size such as 20GB",
     },
 )
@@ -201,17 +210,22 @@ def clean(
     project: str = "",
     images: bool = False,
     everything: bool = False,
+    caches: bool = False,
     keep: str = "",
 ) -> None:
-    """Remove a project's build directories, or more where a flag says so; only our own."""
+    """Remove build directories, and with flags more that is ours."""
     from slipway import housekeeping
 
-    housekeeping.clean(workshop, project, images=images, everything=everything, keep=keep)
+    housekeeping.clean(
+        workshop, project, images=images, everything=everything, caches=caches, keep=keep
+    )
 
 
-@task({"rows": "only these rows of the table, with commas", "runs": "runs of each side (default: 10)"})
+@task(
+    {"rows": "only these rows of the table, with commas", "runs": "runs of each side (default: 10)"}
+)
 def bench(workshop: Workshop, rows: str = "", runs: int = 10) -> None:
-    """Measure Slipway beside what people would use instead; writes benchmarks/README.md."""
+    """Measure Slipway beside what people would use instead."""
     from benchmarks import bench as subject
 
     subject.bench(workshop, rows, runs)
@@ -226,12 +240,14 @@ def all_(
     engine: str = "",
     yes: bool = False,
 ) -> None:
-    """Set up, build, test, package, make images and run them: the whole main job."""
+    """Do the whole main job: set up, build, test, pack, run."""
     from slipway import everything
 
     everything.everything(workshop, variant, project, source, engine, yes=yes)
 
 
-namespace = Collection(setup, doctor, dev, build, test, deb, prod, run, shell, ps, stop, clean, bench)
+namespace = Collection(
+    setup, doctor, dev, build, test, deb, prod, run, shell, ps, stop, clean, bench
+)
 namespace.add_task(all_, name="all")
 namespace.configure(DEFAULTS)

@@ -68,7 +68,9 @@ def machine() -> str:
     return f"{model}, {cores} cores, {memory:.0f} GiB, {system}, docker {docker}"
 
 
-def timed(argv: Sequence[str], *, cwd: Path | None = None, env: dict[str, str] | None = None) -> float:
+def timed(
+    argv: Sequence[str], *, cwd: Path | None = None, env: dict[str, str] | None = None
+) -> float:
     """Seconds that a command takes; one that fails ends the benchmark with its words."""
     start = time.perf_counter()
     done = subprocess.run(
@@ -102,7 +104,9 @@ def alternate(row: Row, runs: int, ours: Callable[[], float], theirs: Callable[[
     for number in range(runs):
         row.ours.append(ours())
         row.theirs.append(theirs())
-        console.say(f"  {row.name} {number + 1}/{runs}: {row.ours[-1]:.3f} beside {row.theirs[-1]:.3f}")
+        console.say(
+            f"  {row.name} {number + 1}/{runs}: {row.ours[-1]:.3f} beside {row.theirs[-1]:.3f}"
+        )
 
 
 @contextmanager
@@ -121,6 +125,7 @@ def edit(file: Path) -> None:
 
 
 def listing(workshop: Workshop, runs: int) -> Row:
+    """What loading the tasks costs beside invoke's own start."""
     row = Row("list", "`invoke --list`", "the same with an empty tasks.py", "≤ 1.25")
     with tempfile.TemporaryDirectory() as directory:
         # One task that does nothing: with none at all invoke stops before it prints a list.
@@ -136,6 +141,7 @@ def listing(workshop: Workshop, runs: int) -> Row:
 
 
 def no_op(workshop: Workshop, runs: int) -> Row:
+    """A build of which nothing is left to do."""
     row = Row(
         "no-op",
         "no-op `invoke build`",
@@ -146,13 +152,12 @@ def no_op(workshop: Workshop, runs: int) -> Row:
     timed(invoke("build"), cwd=workshop.root)
     plain = ["docker", "run", "--rm", "-v", f"{site.tree.source}:{site.tree.source}"]
     plain += ["-v", f"{site.out}:{site.out}", "-w", str(site.build), site.image, "ninja"]
-    alternate(
-        row, runs, lambda: timed(invoke("build"), cwd=workshop.root), lambda: timed(plain)
-    )
+    alternate(row, runs, lambda: timed(invoke("build"), cwd=workshop.root), lambda: timed(plain))
     return row
 
 
 def touch(workshop: Workshop, runs: int) -> Row:
+    """One file edited: compile it, link what holds it."""
     row = Row("touch", "rebuild after one .cc was edited", "host ninja doing the same", "≤ 1.3")
     tree = project.resolve(workshop)
     host = workshop.cache / "host"
@@ -179,7 +184,11 @@ def touch(workshop: Workshop, runs: int) -> Row:
         alternate(row, runs, ours, theirs)
         row.notes.append("the edit is real, so neither side finds the object in a cache")
         compiler = subprocess.run(
-            ["g++", "--version"], capture_output=True, text=True, check=True, env={**os.environ, **path}
+            ["g++", "--version"],
+            capture_output=True,
+            text=True,
+            check=True,
+            env={**os.environ, **path},
         ).stdout.splitlines()[0]
         row.notes.append(f"the host compiles with {compiler}, the image with its own")
     timed(invoke("build"), cwd=workshop.root)
@@ -187,6 +196,7 @@ def touch(workshop: Workshop, runs: int) -> Row:
 
 
 def warm(workshop: Workshop, runs: int) -> Row:
+    """What the compiler cache is worth after ``clean``."""
     row = Row("ccache", "`clean`, then `build`, ccache warm", "the first build", "≤ 0.15")
     for number in range(2 if runs > 2 else runs):
         with tempfile.TemporaryDirectory() as cache:
@@ -204,6 +214,7 @@ def warm(workshop: Workshop, runs: int) -> Row:
 
 
 def second_all(workshop: Workshop, runs: int) -> Row:
+    """Everything there, nothing changed."""
     row = Row("second-all", "second `invoke all`, nothing changed", "-", "≤ 10 s")
     timed(invoke("all"), cwd=workshop.root)
     for _ in range(runs):
@@ -212,7 +223,7 @@ def second_all(workshop: Workshop, runs: int) -> Row:
 
 
 def first_all(workshop: Workshop, runs: int) -> Row:
-    """Both sides on a machine that has neither engine nor images nor caches, which this makes so."""
+    """Both sides on a machine without engine, images and caches, which this makes so."""
     row = Row(
         "first-all",
         "first `./go invoke all` on a machine with nothing",
@@ -222,7 +233,9 @@ def first_all(workshop: Workshop, runs: int) -> Row:
     if os.environ.get(MAY_RESET) != "1":
         raise SlipwayError(
             "this row removes docker with all its images, and Slipway's caches, from this machine",
-            fix=[f"{MAY_RESET}=1 ./go invoke bench --rows first-all, on a machine that may lose them"],
+            fix=[
+                f"{MAY_RESET}=1 ./go invoke bench --rows first-all, on a machine that may lose them"
+            ],
             code=USAGE,
         )
     for number in range(min(runs, 2)):
@@ -240,7 +253,8 @@ def first_all(workshop: Workshop, runs: int) -> Row:
     return row
 
 
-def size(workshop: Workshop, runs: int) -> Row:
+def size(workshop: Workshop, runs: int) -> Row:  # noqa: ARG001  # a size is the same each time
+    """The production image, and its largest packages."""
     row = Row("size", "production image, cpu", "-", "≤ 170 MB", unit="MB")
     timed(invoke("prod"), cwd=workshop.root)
     tag = production.made_images(workshop, project.resolve(workshop))["cpu"]
@@ -310,7 +324,9 @@ def bench(workshop: Workshop, rows: str, runs: int) -> None:
         for row in [made] if isinstance(made, Row) else made:
             row.commit, row.machine = commit, machine()
             row.date = datetime.now(timezone.utc).strftime("%Y-%m-%d")
-            write_whole(HERE / "runs" / f"{row.name}.json", json.dumps(asdict(row), indent=1) + "\n")
+            write_whole(
+                HERE / "runs" / f"{row.name}.json", json.dumps(asdict(row), indent=1) + "\n"
+            )
     if not workshop.dry:
         kept = [Row(**json.loads(f.read_text())) for f in sorted((HERE / "runs").glob("*.json"))]
         write_whole(HERE / "README.md", report(kept))
@@ -318,12 +334,12 @@ def bench(workshop: Workshop, rows: str, runs: int) -> None:
 
 
 def report(rows: Sequence[Row]) -> str:
-    """README.md of the benchmarks: the table, what belongs to each row, and on what it was measured."""
+    """README.md of the benchmarks: the table, then what each row was measured on."""
     lines = [
         "# Measured",
         "",
-        "Written by `invoke bench` from the runs kept in `runs/`; do not edit. Medians; a ratio is of",
-        "alternating runs of both sides, lower is better.",
+        "Written by `invoke bench` from the runs kept in `runs/`; do not edit. Medians; a ratio",
+        "is of alternating runs of both sides, lower is better.",
         "",
         "| what | beside | ours | theirs | ratio | to reach | runs |",
         "|---|---|---|---|---|---|---|",
@@ -332,9 +348,8 @@ def report(rows: Sequence[Row]) -> str:
         ours = f"{statistics.median(row.ours):.3g} {row.unit}"
         theirs = f"{statistics.median(row.theirs):.3g} {row.unit}" if row.theirs else "-"
         ratio = f"{row.ratio:.2f}" if row.ratio is not None else "-"
-        lines.append(
-            f"| {row.what} | {row.beside} | {ours} | {theirs} | {ratio} | {row.reach} | {len(row.ours)} |"
-        )
+        cells = [row.what, row.beside, ours, theirs, ratio, row.reach, str(len(row.ours))]
+        lines.append(f"| {' | '.join(cells)} |")
     for row in rows:
         lines += ["", f"## {row.what}", "", f"{row.date}, commit {row.commit}; {row.machine}."]
         lines += [f"- {note}" for note in row.notes]

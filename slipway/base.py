@@ -41,11 +41,11 @@ class Base:
     reference: str
     """Tag that FROM can name."""
     identity: str
-    """The same on two machines that have the same base: a digest, or suite and package list's hash."""
+    """Equal on two machines with the same base: a digest, or suite and package list's hash."""
 
 
 def bootstrapped_tag(reference: str) -> str:
-    """Tag of our own image that stands in for ``reference``: ``debian:trixie-slim`` stays Debian's."""
+    """Tag of our own image that stands in for ``reference``, whose name stays Debian's."""
     return f"slipway-base:{re.sub(r'[^A-Za-z0-9_.-]', '-', reference)}"
 
 
@@ -168,11 +168,11 @@ def bootstrap(workshop: Workshop, suite: str, tried: list[str]) -> Base:
         )
     tag = bootstrapped_tag(reference)
     work = workshop.out / ".run"
-    argv = ["mmdebstrap", "--variant=minbase", "--aptopt=Acquire::Languages \"none\""]
+    argv = ["mmdebstrap", "--variant=minbase", '--aptopt=Acquire::Languages "none"']
     argv += [f"--dpkgopt={option}" for option in SLIM]
     # An image carries neither lists nor logs, and the files that would differ from run to run.
-    argv.append("--customize-hook=rm -rf \"$1\"/var/log/* \"$1\"/var/cache/debconf/*-old")
-    argv.append("--customize-hook=rm -f \"$1\"/etc/hostname \"$1\"/etc/resolv.conf")
+    argv.append('--customize-hook=rm -rf "$1"/var/log/* "$1"/var/cache/debconf/*-old')
+    argv.append('--customize-hook=rm -f "$1"/etc/hostname "$1"/etc/resolv.conf')
     argv += ["--quiet", suite, "BASE.tar"]
     if workshop.settings.mirrors.apt:
         argv.append(workshop.settings.mirrors.apt)
@@ -202,16 +202,21 @@ def bootstrap(workshop: Workshop, suite: str, tried: list[str]) -> Base:
             )
         identity = f"{suite}-{package_hash(tar)}"
         changes = [f"LABEL {IDENTITY}={identity} slipway.kind=base {LABEL}={workshop.checkout}"]
-        changes += ['CMD ["bash"]', "ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]
+        changes += [
+            'CMD ["bash"]',
+            "ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        ]
         load = [client(), "import", *(x for c in changes for x in ("--change", c)), str(tar), tag]
         console.show_command(["docker", *load[1:]])
         if processes.call(load):
-            raise SlipwayError(f"docker import of {tag} failed", cause="its words are above", code=74)
+            raise SlipwayError(
+                f"docker import of {tag} failed", cause="its words are above", code=74
+            )
     return Base(tag, identity)
 
 
 def package_hash(tar: Path) -> str:
-    """Hash of the sorted list of packages in an archive of a Debian system: equal on any machine."""
+    """Hash of the sorted package list in an archive of a Debian system: equal on any machine."""
     status = subprocess.run(
         ["tar", "-xOf", str(tar), "./var/lib/dpkg/status"], check=True, capture_output=True
     ).stdout.decode()

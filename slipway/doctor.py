@@ -89,12 +89,16 @@ def look(workshop: Workshop) -> Iterator[Finding]:
         if why:
             yield Finding("note", why, "./go invoke all --engine host")
     else:
-        answer = engine.ask(["version", "--format", "{{.Server.Version}} {{.Client.Version}}"], "ask")
+        answer = engine.ask(
+            ["version", "--format", "{{.Server.Version}} {{.Client.Version}}"], "ask"
+        )
         server, client = answer.split()
         yield Finding("ok", f"docker engine {server} answers, client {client} ({engine.client()})")
         try:
             command, _ = engine.build_client()
-            yield Finding("ok", f"BuildKit through {command[0]}{' buildx' if 'buildx' in command else ''}")
+            yield Finding(
+                "ok", f"BuildKit through {command[0]}{' buildx' if 'buildx' in command else ''}"
+            )
         except SlipwayError as lacking:
             yield Finding("problem", f"{lacking.what}: {lacking.cause}", "; ".join(lacking.fix))
         found = base.found(workshop, engine.inspect_images(*base.candidates(workshop)))
@@ -114,8 +118,14 @@ def look(workshop: Workshop) -> Iterator[Finding]:
 def _local(workshop: Workshop) -> Iterator[Finding]:
     """What concerns this machine's files and network."""
     bundle = workshop.ca_bundle
-    yield Finding("ok", f"CA bundle for builds: {bundle}") if bundle else Finding(
-        "note", "no CA bundle found; builds use the base image's", "set ca_bundle in invoke.yaml"
+    yield (
+        Finding("ok", f"CA bundle for builds: {bundle}")
+        if bundle
+        else Finding(
+            "note",
+            "no CA bundle found; builds use the base image's",
+            "set ca_bundle in invoke.yaml",
+        )
     )
     proxies = [name for name in engine.PROXIES if name in os.environ]
     if proxies:
@@ -123,7 +133,9 @@ def _local(workshop: Workshop) -> Iterator[Finding]:
     lacking = missing_tools(workshop)
     if workshop.settings.engine == "host" and lacking:
         yield Finding(
-            "problem", f"engine: host, and missing: {', '.join(lacking)}", "./go invoke setup --engine host"
+            "problem",
+            f"engine: host, and missing: {', '.join(lacking)}",
+            "./go invoke setup --engine host",
         )
     for directory in (workshop.out, workshop.dist):
         if directory.exists() and not os.access(directory, os.W_OK):

@@ -36,7 +36,7 @@ PROXIES = tuple(
 )
 
 # Directories of a Debian image. A tree mounted onto or above one of these would hide what the tools
-# need; below the first group everything belongs to the image, of the second only the directory itself.
+# need; below the first group all belongs to the image, of the second only the directory itself.
 _IMAGE_TREES = (
     *("/bin", "/boot", "/dev", "/etc", "/lib", "/lib32", "/lib64", "/libx32", "/proc", "/run"),
     *("/sbin", "/sys", "/usr", "/var/cache", "/var/lib/apt", "/var/lib/dpkg", "/opt/slipway"),
@@ -97,7 +97,7 @@ class Caller:
 
 
 def caller() -> Caller:
-    """The user who runs this process; on Windows, where files have no uid, root of the container."""
+    """The user who runs this process; on Windows, where files have no uid, root inside."""
     if not hasattr(os, "getuid"):
         return Caller(0, 0, "root")
     import pwd
@@ -125,7 +125,7 @@ class Job:
     interactive: bool = False
     """A person types into it: standard input is passed on."""
     alone: bool = True
-    """Only one of its name runs at a time, the caller holds a lock; else names get the process id."""
+    """Only one of its name runs at a time, under a lock; else its name gets the process id."""
     inherit: Sequence[str] = ()
     """Variables passed on from the environment by name, so that no value is printed."""
 
@@ -198,7 +198,8 @@ def run_arguments(
 
 def container_name(job: Job, checkout: str) -> str:
     """``slipway-CHECKOUT-JOB``; the same each time when only one may run, so that one left behind
-    by a process that was killed is found, not joined by a second."""
+    by a process that was killed is found, not joined by a second.
+    """
     name = f"slipway-{checkout}-{re.sub(r'[^a-zA-Z0-9_.-]', '-', job.name)}"
     return name if job.alone else f"{name}-{os.getpid()}"
 
@@ -211,7 +212,9 @@ def write_identity(user: Caller, directory: Path) -> None:
         f"{user.name}:x:{user.uid}:{user.gid}::{user.home}:/bin/bash\n",
         "group": f"root:x:0:\nnogroup:x:65534:\n{user.name}:x:{user.gid}:\n",
     }
-    if all((directory / n).is_file() and (directory / n).read_text() == t for n, t in lines.items()):
+    if all(
+        (directory / n).is_file() and (directory / n).read_text() == t for n, t in lines.items()
+    ):
         return
     directory.mkdir(parents=True, exist_ok=True)
     for name, text in lines.items():
@@ -230,7 +233,10 @@ def client() -> str:
         raise SlipwayError(
             "no docker program on this machine",
             cause="Slipway runs the tools in containers",
-            fix=["./go invoke setup", "or, on Debian without containers: ./go invoke all --engine host"],
+            fix=[
+                "./go invoke setup",
+                "or, on Debian without containers: ./go invoke all --engine host",
+            ],
         )
     return found
 
@@ -242,7 +248,7 @@ def failure(message: str, doing: str) -> SlipwayError:
     """
     text = message.strip()
     low = text.lower()
-    if "permission denied" in low and ("socket" in low or "dial unix" in low):
+    if "permission denied" in low and (".sock" in low or "docker daemon socket" in low):
         return SlipwayError(
             "the docker engine's socket may not be used by this user",
             cause=text,
@@ -250,8 +256,11 @@ def failure(message: str, doing: str) -> SlipwayError:
             code=NO_PERMISSION,
         )
     answered = "error response from daemon" in low  # then it is not the engine that is away
-    down = ("cannot connect to the docker daemon", "is the docker daemon running", "dial tcp")
-    down += ("dial unix", "connection refused", "gave no answer within")
+    down = (
+        *("cannot connect to the docker daemon", "failed to connect to the docker api"),
+        *("is the docker daemon running", "error during connect", "connection refused"),
+        *("dial tcp", "dial unix", "gave no answer within"),
+    )
     if not answered and any(words in low for words in down):
         host = os.environ.get("DOCKER_HOST") or os.environ.get("DOCKER_CONTEXT")
         named = f"DOCKER_HOST or DOCKER_CONTEXT names it: {host}" if host else ""
@@ -328,7 +337,7 @@ class Docker:
 
         status = start()
         if status == DOCKER_FAILED and job.alone and _is_ours(name, self.workshop.checkout):
-            # Left by a process that was killed with SIGKILL: the lock is ours, so nobody waits for it.
+            # Left by a process that SIGKILL ended: the lock is ours, so nobody waits for it.
             console.say(f"removing {name}, left behind by a killed process")
             remove_container(name)
             status = start()
@@ -362,12 +371,14 @@ class InPlace:
         """Paths are what they are."""
         return str(path)
 
-    def run(self, job: Job, image: str) -> int:
+    def run(self, job: Job, image: str) -> int:  # noqa: ARG002  # the protocol's
         """Run ``job`` here, in a process group that ends with us; ``image`` plays no part."""
         home = os.environ.get("HOME", "/")
         # Neither a virtual environment nor a pyenv of the host may leak into what is compiled.
         tools = self.workshop.cache / "host" / "bin"
-        path = f"{tools}:/opt/slipway/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+        path = (
+            f"{tools}:/opt/slipway/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+        )
         env = {"HOME": home, "PATH": path, "LC_ALL": "C.UTF-8", **job.env}
         for name in ("TERM", "USER", "TMPDIR", *PROXIES):
             if name in os.environ:
@@ -386,7 +397,7 @@ class InPlace:
 
 
 def place(workshop: Workshop, wanted: str = "") -> Place:
-    """Where jobs run: what ``--engine`` or the setting says; by itself in place in the dev image."""
+    """Where jobs run: what ``--engine`` or the setting says; in the dev image, in place."""
     choice = wanted or workshop.settings.engine
     if choice == "host" or (choice == "auto" and MARKER.exists()):
         return InPlace(workshop)
@@ -395,7 +406,14 @@ def place(workshop: Workshop, wanted: str = "") -> Place:
 
 def _is_ours(name: str, checkout: str) -> bool:
     answer = processes.look(
-        [client(), "container", "inspect", "--format", f'{{{{index .Config.Labels "{LABEL}"}}}}', name]
+        [
+            client(),
+            "container",
+            "inspect",
+            "--format",
+            f'{{{{index .Config.Labels "{LABEL}"}}}}',
+            name,
+        ]
     )
     return answer.returncode == 0 and answer.stdout.strip() == checkout
 
@@ -407,8 +425,6 @@ def remove_container(name: str) -> None:
         if answer.returncode == 0 and "no such container" not in answer.stderr.lower():
             return
         processes.look(["sleep", "0.3"])
-
-
 
 
 def build_client() -> tuple[list[str], dict[str, str]]:
@@ -435,5 +451,7 @@ def build_client() -> tuple[list[str], dict[str, str]]:
     raise SlipwayError(
         "no docker client on this machine can build with BuildKit",
         cause=f"found {', '.join(seen)}: newer than 22 and without the buildx plug-in",
-        fix=["apt-get install docker-buildx (Debian 13) or docker-buildx-plugin (Docker's packages)"],
+        fix=[
+            "apt-get install docker-buildx (Debian 13) or docker-buildx-plugin (Docker's packages)"
+        ],
     )

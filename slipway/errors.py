@@ -1,8 +1,8 @@
 """What goes wrong, in words: one family of errors, each with its exit code.
 
 Every error says what failed, the likely cause, and the next command to type. The codes are those of
-BSD's ``sysexits.h``, 64 to 78, so that a script can tell ours from the exit status of a program that
-ran inside a container, which is passed through unchanged.
+BSD's ``sysexits.h``, 64 to 78, so that a script can tell ours from the exit status of a program
+that ran inside a container, which is passed through unchanged.
 """
 
 from __future__ import annotations

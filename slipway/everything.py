@@ -9,7 +9,6 @@ from slipway import builds, console, engine, images, packages, production, recei
 from slipway.builds import Site
 from slipway.errors import UNAVAILABLE, SlipwayError
 from slipway.images import fingerprint
-from slipway.packages import Deb
 from slipway.project import resolve
 from slipway.settings import Workshop
 from slipway.variants import choose
@@ -82,7 +81,9 @@ def _one(site: Site, summary: Summary) -> None:
         start = time.monotonic()
         deb = packages.deb(site)
         size = deb.file.stat().st_size if deb.file.is_file() else 0
-        summary.add("deb", site.variant, _since(site.shown(deb.file), deb.fresh, deb.made_at), size, start)
+        summary.add(
+            "deb", site.variant, _since(site.shown(deb.file), deb.fresh, deb.made_at), size, start
+        )
         alias = production.alias_of(site.tree, site.variant)
         if not isinstance(site.place, engine.Docker):
             summary.not_made.append(f"image {alias}")
@@ -92,7 +93,7 @@ def _one(site: Site, summary: Summary) -> None:
         result = _since(alias, image.fresh, image.made_at)
         summary.add("image", site.variant, result, image.size, start)
         start = time.monotonic()
-        summary.add("run", site.variant, _run(site, image, deb), 0, start)
+        summary.add("run", site.variant, _run(site, image), 0, start)
 
 
 def _since(what: str, fresh: bool, made_at: float) -> str:
@@ -106,7 +107,9 @@ def _tests(site: Site) -> str:
     known = receipts.read(file, inputs)
     if known:
         since = f"unchanged since {console.moment(known.made_at)}"
-        console.say(f"tests of {site.title}: {since}, {known.facts['executed']} passed then, none run now")
+        console.say(
+            f"tests of {site.title}: {since}, {known.facts['executed']} passed then, none run now"
+        )
         return f"{since}, none run now"
     result = builds.test(site)
     if not site.workshop.dry:
@@ -114,8 +117,8 @@ def _tests(site: Site) -> str:
     return f"{result.executed} tests executed ({result.parts})"
 
 
-def _run(site: Site, image: production.Image, deb: Deb) -> str:
-    """Start the image as a user who stands in no passwd file, to see that the library runs in it."""
+def _run(site: Site, image: production.Image) -> str:
+    """Start the image as a user of no passwd file, to see that the library runs in it."""
     file = site.out / "receipts" / "run.json"
     known = receipts.read(file, image.tag)
     if known:

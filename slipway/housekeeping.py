@@ -1,4 +1,4 @@
-"""What of Slipway's is on this machine, and how it goes away: ours only, told by this checkout's label.
+"""What of this checkout's is on this machine, and how it goes away: told by its label, ours only.
 
 The docker SDK is imported here because looking at an engine's containers and disk, and removing, is
 what it is for; it takes 80 ms to import, which other tasks do not pay.
@@ -6,22 +6,23 @@ what it is for; it takes 80 ms to import, which other tasks do not pay.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
-import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import docker
 from docker.errors import APIError, DockerException
 
-from slipway import console, engine
+from slipway import console, engine, locks
 from slipway.engine import LABEL
 from slipway.errors import USAGE, SlipwayError
-from slipway.images import KIND
+from slipway.images import ALIAS, KIND
 from slipway.project import find, read
 from slipway.receipts import files_below
 from slipway.settings import Workshop
@@ -31,9 +32,12 @@ UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
 def connect() -> Any:
     """A client of the engine that the ``docker`` program uses, contexts included."""
-    host = os.environ.get("DOCKER_HOST") or engine.ask(
-        ["context", "inspect", "--format", "{{.Endpoints.docker.Host}}"], "ask for the context"
-    ).strip()
+    host = (
+        os.environ.get("DOCKER_HOST")
+        or engine.ask(
+            ["context", "inspect", "--format", "{{.Endpoints.docker.Host}}"], "ask for the context"
+        ).strip()
+    )
     try:
         client = docker.DockerClient(base_url=host or None, timeout=60)
         client.ping()
@@ -79,11 +83,11 @@ def ps(workshop: Workshop) -> None:
     console.say()
     found = client.images.list(**ours(workshop))
     rows = [["IMAGE", "KIND", "SIZE", "ALSO CALLED"]]
-    for image in sorted(found, key=lambda i: str(i.labels.get(KIND))):
+    for image in sorted(found, key=_kind):
         rows.append(
             [
                 _name(image),
-                image.labels.get(KIND, ""),
+                _kind(image),
                 console.megabytes(image.attrs["Size"]),
                 ", ".join(sorted(t for t in image.tags if not t.startswith("slipway-"))),
             ]
@@ -94,8 +98,14 @@ def ps(workshop: Workshop) -> None:
     console.table(
         [
             ["DISK", "SIZE"],
-            *([console.shown(p, workshop.root), console.megabytes(size_of(p))] for p in _places(workshop)),
-            ["images above (layers shared with others counted too)", console.megabytes(_sum(found))],
+            *(
+                [console.shown(p, workshop.root), console.megabytes(size_of(p))]
+                for p in _places(workshop)
+            ),
+            [
+                "images above (layers shared with others counted too)",
+                console.megabytes(_sum(found)),
+            ],
             ["free", console.megabytes(free)],
         ]
     )
@@ -145,17 +155,20 @@ class Thing:
 
 
 def clean(
-    workshop: Workshop, project: str, *, images: bool, everything: bool, keep: str
+    workshop: Workshop, project: str, *, images: bool, everything: bool, caches: bool, keep: str
 ) -> None:
     """Remove build directories of one project; more when asked; or the oldest down to a size.
 
     :param images: production images of this checkout too.
-    :param everything: all projects' output, every image of this checkout, compiler cache, downloads.
-    :param keep: size such as ``20GB``: what was used longest ago goes, until no more than this is left.
+    :param everything: all projects' output and every image of this checkout.
+    :param caches: compiler cache and downloads, which all checkouts of this user share.
+    :param keep: size such as ``20GB``: what was used longest ago goes, until this much is left.
     """
+    if caches:
+        _remove(workshop, _directory(workshop.cache))
     if keep:
         limit = parse_size(keep)
-        things = sorted(_things(workshop, caches=True), key=lambda t: t.used_at)
+        things = sorted(_things(workshop), key=lambda t: t.used_at)
         total = sum(t.size for t in things)
         console.say(f"{console.megabytes(total)} are ours, {console.megabytes(limit)} may stay")
         for thing in things:
@@ -166,9 +179,11 @@ def clean(
         return
     if everything:
         stop(workshop)
-        for thing in _things(workshop, caches=True):
+        for thing in _things(workshop):
             _remove(workshop, thing)
         _remove(workshop, _directory(workshop.out))
+        return
+    if caches and not images:
         return
     name = read(find(workshop, project)).name
     _remove(workshop, _directory(workshop.out / name))
@@ -177,37 +192,47 @@ def clean(
             _remove(workshop, thing)
 
 
-def _things(workshop: Workshop, *, caches: bool) -> list[Thing]:
+def _things(workshop: Workshop) -> list[Thing]:
     things = _images(workshop, kinds=())
     for project in sorted(workshop.out.glob("[!.]*")):
         things += [_directory(v) for v in sorted(project.iterdir()) if v.is_dir()]
     things += [_directory(d) for d in sorted(workshop.dist.glob("[!.]*"))]
-    if caches:
-        things += [_directory(workshop.cache)]
     return [t for t in things if t.size]
 
 
 def _directory(path: Path) -> Thing:
     newest = max((f.lstat().st_mtime for f in files_below(path)), default=0.0)
-    return Thing(str(path), size_of(path), newest, lambda: shutil.rmtree(path))
+
+    def remove() -> None:
+        with contextlib.ExitStack() as stack:
+            for lock in sorted(path.rglob(".lock")):  # nothing that a build is writing to
+                stack.enter_context(locks.held(lock.parent, "clean"))
+            shutil.rmtree(path)
+
+    return Thing(str(path), size_of(path), newest, remove)
 
 
 def _images(workshop: Workshop, kinds: tuple[str, ...]) -> list[Thing]:
+    """Images of this checkout, what is built FROM another before that other."""
     client = connect()
+    found = [i for i in client.images.list(**ours(workshop)) if not kinds or _kind(i) in kinds]
     things = []
-    for image in client.images.list(**ours(workshop)):
-        if kinds and image.labels.get(KIND) not in kinds:
-            continue
-        created = time.strptime(image.attrs["Created"][:19], "%Y-%m-%dT%H:%M:%S")
+    for image in sorted(found, key=lambda i: ("base", "dev", "prod").index(_kind(i)), reverse=True):
+        created = datetime.fromisoformat(image.attrs["Created"][:19] + "+00:00").timestamp()
 
-        def remove(i: Any = image) -> None:
-            for tag in i.tags or [i.id]:
-                _quietly_gone(lambda t=tag: client.images.remove(t))
+        def remove(image: Any = image) -> None:
+            for tag in image.tags:
+                # A name that a person has given it since is theirs, and keeps the image.
+                if tag.startswith("slipway-") or tag == image.labels.get(ALIAS):
+                    _quietly_gone(lambda t=tag: client.images.remove(t))
 
-        things.append(Thing(f"image {_name(image)}", int(image.attrs["Size"]), time.mktime(created), remove))
-    # An image goes before what it was built FROM.
-    order = {"prod": 0, "dev": 1, "base": 2}
-    return sorted(things, key=lambda t: order.get(t.what, 0))
+        size = int(image.attrs["Size"])
+        things.append(Thing(f"image {_name(image)}", size, created, remove))
+    return things
+
+
+def _kind(image: Any) -> str:
+    return str(image.labels.get(KIND))
 
 
 def _remove(workshop: Workshop, thing: Thing) -> None:

@@ -24,6 +24,7 @@ from slipway.engine import (
     PROXIES,
     ask,
     build_client,
+    client,
     failure,
     inspect_images,
 )
@@ -32,6 +33,7 @@ from slipway.settings import Workshop
 
 KEY = "slipway.key"
 KIND = "slipway.kind"
+ALIAS = "slipway.alias"  # the name that people type for a production image
 SECRET_LIMIT = 500_000  # BuildKit refuses a larger secret
 
 
@@ -122,10 +124,10 @@ def ensure_image(workshop: Workshop, recipe: Recipe) -> str:
 def build_arguments(
     workshop: Workshop, recipe: Recipe, directory: Path, *, tagged: bool = True
 ) -> tuple[list[str], dict[str, str]]:
-    """Stage the recipe's context in ``directory``; the command that builds it, and its variables."""
-    client, variables = build_client()
+    """Stage the context in ``directory``; the command that builds it, and its variables."""
+    command, variables = build_client()
     context = directory / "context"
-    argv = [*client, "--file", str(recipe.dockerfile)]
+    argv = [*command, "--file", str(recipe.dockerfile)]
     argv += ["--build-arg", f"BASE={recipe.base.reference}"]
     if recipe.target:
         argv += ["--target", recipe.target]
@@ -172,7 +174,7 @@ def build_image(workshop: Workshop, recipe: Recipe) -> str:
 
 
 class Background:
-    """A build that goes on beside other work. It leaves BuildKit's cache, and no image of its own."""
+    """A build that goes on beside other work. It leaves BuildKit's cache, and no image."""
 
     def __init__(self, workshop: Workshop, recipe: Recipe) -> None:
         self.directory = context_directory(workshop)
@@ -231,24 +233,32 @@ def secrets(workshop: Workshop, directory: Path, context: Path) -> list[str]:
 
 
 def check_budget(workshop: Workshop, tag: str, budget_mb: int, setting: str) -> int:
-    """The image's size in bytes; over budget, the ten largest packages are named and the tag goes."""
+    """The image's size in bytes; over budget, its largest packages are named and it goes."""
     size = int(inspect_images(tag)[tag]["Size"])
     if size <= budget_mb * 1e6:
         return size
-    script = "dpkg-query -Wf '${Installed-Size}\\t${Package}\\n' | sort -rn | head -n 10"
-    run = ["run", "--rm", "--network", "none", "--label", f"{LABEL}={workshop.checkout}"]
-    listing = ask([*run, "--entrypoint", "sh", tag, "-c", script], "list what is in the image")
-    rows = [line.split("\t") for line in listing.splitlines()]
-    largest = "\n".join(f"{int(kib) * 1.024e-3:7.1f} MB  {name}" for kib, name in rows)
-    answer = processes.look(["docker", "rmi", tag])
+    names = [f"{mb:7.1f} MB  {name}" for name, mb in largest(workshop, tag, 10)]
+    listing = "\n".join(names)
+    answer = processes.look([client(), "rmi", tag])
     if answer.returncode:
         raise failure(answer.stderr, f"remove {tag}")
     raise SlipwayError(
         f"{tag} has {console.megabytes(size)}, more than its budget of {budget_mb} MB",
-        cause=f"the ten largest packages in it:\n{largest}",
+        cause=f"the ten largest packages in it:\n{listing}",
         fix=[f"leave some out, or raise {setting}"],
         code=BAD_DATA,
     )
+
+
+def largest(workshop: Workshop, tag: str, number: int) -> list[tuple[str, float]]:
+    """The Debian packages that take most in an image: name and MB installed."""
+    script = "dpkg-query -Wf '${Installed-Size}\\t${Package}\\n' | sort -rn | head -n " + str(
+        number
+    )
+    run = ["run", "--rm", "--network", "none", "--label", f"{LABEL}={workshop.checkout}"]
+    answer = ask([*run, "--entrypoint", "sh", tag, "-c", script], "list what is in the image")
+    rows = [line.split("\t") for line in answer.splitlines()]
+    return [(name, int(kib) * 1.024e-3) for kib, name in rows]
 
 
 def dev_recipe(workshop: Workshop, value: Base) -> Recipe:

@@ -1,7 +1,7 @@
 """Debian packages: one path for every build system.
 
-What a package says is decided here, purely; ``scripts/deb`` stages, finds the dependencies and packs
-where the tree was compiled.
+What a package says is decided here, purely; ``scripts/deb`` stages, finds the dependencies and
+packs where the tree was compiled.
 """
 
 from __future__ import annotations
@@ -74,7 +74,10 @@ def control(tree: Tree, variant: str) -> str:
         lines.append(f"Homepage: {project.homepage}")
     lines.append(f"Description: {project.summary.rstrip('.')}")
     row = tree.variants[variant]
-    paragraphs = [*project.description.strip().split("\n\n"), f"This variant is compiled for {row.isa}."]
+    paragraphs = [
+        *project.description.strip().split("\n\n"),
+        f"This variant is compiled for {row.isa}.",
+    ]
     for number, paragraph in enumerate(filter(None, paragraphs)):
         lines += [" ."] if number else []
         lines += [f" {line}" for line in textwrap.wrap(paragraph, 78)]
@@ -113,12 +116,17 @@ def copyright_file(tree: Tree) -> str:
         text = next((tree.source / n for n in LICENSE_FILES if (tree.source / n).is_file()), None)
         if text is None:
             raise SlipwayError(
-                f"{tree.source} has no licence file, and '{project.license}' is none that Debian keeps",
-                cause=f"looked for {', '.join(LICENSE_FILES)}",
-                fix=["put the licence's text beside the source, or correct license in project.yaml"],
+                f"{tree.source} has no licence file",
+                cause=f"and Debian keeps no text of '{project.license}'; looked for "
+                f"{', '.join(LICENSE_FILES)}",
+                fix=[
+                    "put the licence's text beside the source, or correct license in project.yaml"
+                ],
                 code=BAD_DATA,
             )
-        lines += [f" {line}".rstrip() if line.strip() else " ." for line in text.read_text().splitlines()]
+        lines += [
+            f" {line}".rstrip() if line.strip() else " ." for line in text.read_text().splitlines()
+        ]
     return "\n".join(lines) + "\n"
 
 

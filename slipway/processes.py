@@ -17,11 +17,13 @@ from typing import IO, Any
 
 from slipway.errors import SlipwayError
 
-STOPPING = [s for s in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, s)]  # no SIGHUP on Windows
+STOPPING = [
+    s for s in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, s)
+]  # no SIGHUP on Windows
 GRACE_S = 8  # a child that has been asked to end is killed after this
 
 
-class Interrupted(SlipwayError):
+class Interrupted(SlipwayError):  # noqa: N818  # as KeyboardInterrupt is none either
     """SIGINT, SIGTERM or SIGHUP arrived; the exit status is 128 plus its number, as in a shell."""
 
     def __init__(self, signum: int) -> None:
@@ -36,7 +38,7 @@ class _Watch:
         self.pending = 0
         self.depth = 0
 
-    def handle(self, signum: int, frame: FrameType | None) -> None:
+    def handle(self, signum: int, _frame: FrameType | None) -> None:
         self.pending = self.pending or signum
         self.check()
 

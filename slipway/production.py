@@ -58,7 +58,8 @@ def shared(workshop: Workshop, tree: Tree, value: base.Base) -> Recipe:
 def recipe(s: Site, deb: Deb, value: base.Base) -> Recipe:
     """What the production image of a site is made of: its package, on the base, and Python."""
     tree, version = s.tree, s.tree.version
-    about = f'#!/bin/sh\n# What `docker run IMAGE` does without arguments.\nexec {shlex.join(tree.project.image.about)} "$@"\n'
+    command = shlex.join(tree.project.image.about)
+    about = f'#!/bin/sh\n# What `docker run IMAGE` does without arguments.\nexec {command} "$@"\n'
     created = datetime.fromtimestamp(version.epoch, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
     start = shared(s.workshop, tree, value)
     return replace(
@@ -72,6 +73,7 @@ def recipe(s: Site, deb: Deb, value: base.Base) -> Recipe:
             "about": about,
         },
         labels={
+            images.ALIAS: alias_of(tree, s.variant),
             "slipway.project": tree.project.name,
             "slipway.variant": s.variant,
             "slipway.isa": tree.variants[s.variant].isa,
@@ -92,9 +94,11 @@ def prod(s: Site, deb: Deb) -> Image:
     made = recipe(s, deb, value)
     alias = alias_of(s.tree, s.variant)
     budget = s.tree.project.image.budget_mb or s.workshop.settings.budgets.image_mb
-    setting = "image.budget_mb in project.yaml" if s.tree.project.image.budget_mb else "budgets.image_mb"
+    setting = (
+        "image.budget_mb in project.yaml" if s.tree.project.image.budget_mb else "budgets.image_mb"
+    )
     receipt_file = s.out / "receipts" / "prod.json"
-    here = images.inspect_images(made.tag)
+    here = engine.inspect_images(made.tag)
     known = receipts.read(receipt_file, made.tag)
     if made.tag in here and known:
         size = int(here[made.tag]["Size"])
@@ -143,7 +147,7 @@ def about(workshop: Workshop, tag: str) -> int:
 
 
 def made_images(workshop: Workshop, tree: Tree) -> dict[str, str]:
-    """Variant to tag of the production images of this tree's project that this checkout made last."""
+    """Variant to tag of the production images of this project that this checkout made last."""
     tags = {}
     for variant in tree.variants:
         receipt = workshop.out / tree.project.name / variant / "receipts" / "prod.json"
@@ -182,8 +186,8 @@ def run_script(
 ) -> None:
     """Run a Python script, or without one the image's own command, in a production image.
 
-    The current directory is the working directory inside, and writable. The program's exit status is
-    ours.
+    The current directory is the working directory inside, and writable. The program's exit status
+    is ours.
     """
     tree = resolve(workshop, project, source)
     if variant:
@@ -196,7 +200,7 @@ def run_script(
             raise SlipwayError(f"no script {script} in {here}", code=NO_INPUT)
         if not path.resolve().is_relative_to(here):
             raise SlipwayError(
-                f"{script} lies outside the current directory, which is all that the container sees",
+                f"{script} lies outside the current directory, all that the container sees",
                 fix=[f"cd {shlex.quote(str(path.resolve().parent))}, then invoke run {path.name}"],
                 code=NO_INPUT,
             )

@@ -1,8 +1,8 @@
 """The workshop's settings: typed, validated, resolved once.
 
-The defaults stand here and go into invoke by ``collection.configure``. invoke.yaml, ``INVOKE_*`` and
-``-f FILE`` override them by invoke's own rules, in that order. What describes a source tree is not
-here but in its project.yaml (see ``slipway.project``).
+The defaults stand here and go into invoke by ``collection.configure``. invoke.yaml, ``INVOKE_*``
+and ``-f FILE`` override them by invoke's own rules, in that order. What describes a source tree is
+not here but in its project.yaml (see ``slipway.project``).
 """
 
 from __future__ import annotations
@@ -10,13 +10,15 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import msgspec
+import yaml
 from invoke.config import Config
+from msgspec import inspect
 
 from slipway.errors import BAD_CONFIG, SlipwayError, nearest
 from slipway.variants import TABLE, Variant
@@ -84,59 +86,118 @@ def convert(data: Any, kind: type[T], where: str) -> T:
     try:
         return msgspec.convert(data, kind)
     except msgspec.ValidationError as error:
-        raise SlipwayError(
-            f"{where} is not valid", cause=explain(str(error), kind), code=BAD_CONFIG
-        ) from error
+        cause = explain(str(error), kind, data)
+        raise SlipwayError(f"{where} is not valid", cause=cause, code=BAD_CONFIG) from error
 
 
-def explain(message: str, kind: type) -> str:
+def explain(message: str, kind: type, data: Any) -> str:
     """msgspec's message with the key's path in front and, for an unknown key, the nearest one."""
-    text, _, path = message.partition(" - at `")
-    path = path.rstrip("`").removeprefix("$").lstrip(".")
+    text, _, steps = message.partition(" - at `")
+    path, inner = _locate(steps, inspect.type_info(kind), data)
     unknown = re.search(r"unknown field `(.*)`", text)
-    if unknown:
-        key = unknown.group(1)
-        struct = _struct_at(kind, path)
-        hint = nearest(key, struct.__struct_fields__) if struct else ""
-        return f"{path + '.' if path else ''}{key}: unknown key; {hint}"
-    return f"{path}: {text}" if path else text
+    if unknown and isinstance(inner, inspect.StructType):
+        key = ".".join([*path, unknown.group(1)])
+        return f"{key}: unknown key; {nearest(unknown.group(1), [f.name for f in inner.fields])}"
+    wrong = re.search(r"enum value '(.*)'", text)
+    if wrong and isinstance(inner, inspect.LiteralType):
+        names = [str(value) for value in inner.values]
+        return f"{'.'.join(path)}: no '{wrong.group(1)}'; {nearest(wrong.group(1), names)}"
+    return f"{'.'.join(path)}: {text}" if path else text
 
 
-def _struct_at(kind: Any, path: str) -> Any:
-    """The Struct type that the dotted ``path`` of an error message leads to, if it is one."""
-    for step in filter(None, path.split(".")):
-        hints = msgspec.inspect.type_info(kind)
-        if isinstance(hints, msgspec.inspect.StructType):
-            field = next((f for f in hints.fields if f.name == step.split("[")[0]), None)
-            inner = field.type if field else None
-        elif isinstance(hints, msgspec.inspect.DictType):
-            inner = hints.value_type
-        else:
-            return None
-        while isinstance(inner, msgspec.inspect.DictType) and "[...]" in step:
-            inner = inner.value_type
-        kind = getattr(inner, "cls", None)
-        if kind is None:
-            return None
-    return kind
+def _locate(steps: str, kind: inspect.Type, data: Any) -> tuple[list[str], inspect.Type]:
+    """The keys that msgspec's ``$.variants[...].isa`` leads along, and the type at its end.
+
+    It writes ``[...]`` for the key of a mapping: that is the first whose value does not convert.
+    """
+    path: list[str] = []
+    for name, index in re.findall(r"\.(\w+)|\[(\.\.\.|\d+)\]", steps):
+        if isinstance(kind, inspect.StructType):
+            kind = next(f.type for f in kind.fields if f.name == name)
+        elif isinstance(kind, inspect.DictType):
+            kind = kind.value_type
+            wanted = getattr(kind, "cls", str)
+            name = next((k for k, v in data.items() if not _converts(v, wanted)), index)
+        elif isinstance(kind, inspect.ListType | inspect.VarTupleType):
+            kind = kind.item_type
+        key = name or int(index)
+        path.append(str(key))
+        data = data[key] if data else data
+    return path, kind
+
+
+def _converts(value: Any, kind: type) -> bool:
+    try:
+        msgspec.convert(value, kind)
+    except msgspec.ValidationError:
+        return False
+    return True
+
+
+def check_file(file: Path) -> None:
+    """Refuse a settings file that invoke would die of with a traceback, or silently not read.
+
+    A file that is not there is invoke's to complain of.
+    """
+    if not file.is_file():
+        return
+    try:
+        data = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise SlipwayError(f"{file} is not YAML", cause=str(error), code=BAD_CONFIG) from error
+    if data is None:
+        return
+    if not isinstance(data, dict):
+        cause = f"expected keys and values, found a {type(data).__name__}"
+        raise SlipwayError(f"{file} is not valid", cause=cause, code=BAD_CONFIG)
+    invokes = Config.global_defaults()
+    ours = {key: value for key, value in data.items() if key not in invokes}
+    convert(_merged(DEFAULTS, ours), Settings, str(file))
+
+
+def _merged(below: Any, above: Any) -> Any:
+    """Mappings merged key by key, as invoke does it; anything else is replaced."""
+    if not (isinstance(below, dict) and isinstance(above, dict)):
+        return above
+    return {**below, **{k: _merged(below[k], v) if k in below else v for k, v in above.items()}}
 
 
 def check_environment(environ: Mapping[str, str]) -> None:
-    """Refuse ``INVOKE_*`` variables that invoke would misread or die of with a traceback.
+    """Refuse ``INVOKE_*`` variables that invoke would die of with a traceback.
 
-    invoke takes scalars only from the environment, and any text but ``0`` as true.
+    It takes scalars only from the environment.
     """
-    for key, value in DEFAULTS.items():
-        name = f"INVOKE_{key.upper()}"
-        if name not in environ:
-            continue
-        if isinstance(value, list | tuple | dict):
+    _check_variables(DEFAULTS, "INVOKE", environ)
+
+
+def _check_variables(defaults: Mapping[str, Any], prefix: str, environ: Mapping[str, str]) -> None:
+    for key, default in defaults.items():
+        name = f"{prefix}_{key.upper()}"
+        value = environ.get(name)
+        if value is not None and isinstance(default, list | dict):
             raise SlipwayError(
                 f"{name}: '{key}' is not a single value and cannot be set by a variable",
                 cause="invoke reads only text and numbers from the environment",
                 fix=[f"set {key} in invoke.yaml, or in a file given with: invoke -f FILE TASK"],
                 code=BAD_CONFIG,
             )
+        if value is not None and type(default) is int and not re.fullmatch(r"\s*-?\d+\s*", value):
+            raise SlipwayError(f"{name}: '{value}' is no whole number", code=BAD_CONFIG)
+        if isinstance(default, dict):
+            _check_variables(default, name, environ)
+
+
+def files_on(argv: Sequence[str]) -> list[Path]:
+    """The files that invoke's ``-f FILE`` or ``--config FILE`` name on a command line."""
+    names = []
+    for word, following in zip(argv, [*argv[1:], ""], strict=True):
+        if word == "--":
+            break
+        if word in ("-f", "--config"):
+            names.append(following)
+        elif word.startswith("--config="):
+            names.append(word.partition("=")[2])
+    return [Path(name) for name in names]
 
 
 @dataclass(frozen=True)
@@ -199,18 +260,7 @@ def plain(value: Any) -> Any:
 
 def load(config: Config) -> Workshop:
     """The workshop that invoke's merged configuration describes."""
-    fields = Settings.__struct_fields__
-    ours = set(fields) | set(Config.global_defaults())
-    # The two levels that are our files; a user's own ~/.invoke.yaml may serve other projects too.
-    for level, where in (("project", "invoke.yaml"), ("runtime", "the file given with -f")):
-        for key in getattr(config, f"_{level}") or {}:
-            if key not in ours:
-                raise SlipwayError(
-                    f"{where} is not valid",
-                    cause=f"{key}: unknown key; {nearest(key, fields)}",
-                    code=BAD_CONFIG,
-                )
-    merged = {key: plain(config[key]) for key in fields}
+    merged = {key: plain(config[key]) for key in Settings.__struct_fields__}
     settings = convert(merged, Settings, "the settings (invoke.yaml, INVOKE_*, -f)")
     check_variants(settings.variants)
     return Workshop(root=ROOT, settings=settings, dry=bool(config.run.dry))

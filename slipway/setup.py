@@ -1,7 +1,7 @@
 """Bringing a machine to where tasks run: the only place that installs anything.
 
-An engine that is there is used as it is, never restarted or configured. What is missing is installed
-on Debian and Ubuntu, after the plan has been shown; elsewhere the commands are named.
+An engine that is there is used as it is, never restarted or configured. What is missing is
+installed on Debian and Ubuntu, after the plan has been shown; elsewhere the commands are named.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def setup(workshop: Workshop, *, wanted: str, yes: bool) -> None:
 
 
 def ensure_place(workshop: Workshop, *, wanted: str, yes: bool) -> tuple[Place, str]:
-    """Where ``all`` runs, made ready; and, where no engine can run, the reason why it runs in place."""
+    """Where ``all`` runs, made ready; and, where that is in place, the reason."""
     choice = wanted or workshop.settings.engine
     if choice == "host":
         ensure_host(workshop, yes=yes)
@@ -65,7 +65,7 @@ def _named_engine() -> str:
 
 
 def ensure_engine(workshop: Workshop, *, yes: bool) -> None:
-    """A docker engine that answers and a client that can build, installed and started if need be."""
+    """An engine that answers and a client that can build, installed and started if need be."""
     error = doctor.engine_error()
     if error is None:
         engine.build_client()
@@ -81,10 +81,16 @@ def ensure_engine(workshop: Workshop, *, yes: bool) -> None:
     why = doctor.can_run_engine()
     if why:
         raise SlipwayError(error.what, cause=why, fix=["./go invoke all --engine host"])
-    packages = [] if shutil.which("dockerd", path="/usr/sbin:/usr/bin:/usr/local/bin") else ["docker.io"]
+    packages = (
+        [] if shutil.which("dockerd", path="/usr/sbin:/usr/bin:/usr/local/bin") else ["docker.io"]
+    )
     if not shutil.which("mmdebstrap"):
         packages.append("mmdebstrap")  # small, and asked for in the same breath
-    plan = [f"install {', '.join(packages)} from this system's own package archive"] if packages else []
+    plan = (
+        [f"install {', '.join(packages)} from this system's own package archive"]
+        if packages
+        else []
+    )
     systemd = Path("/run/systemd/system").is_dir()
     start = "systemctl start docker" if systemd else f"dockerd, its log in {DOCKERD_LOG}"
     user = engine.caller()
@@ -159,7 +165,10 @@ def ensure_host(workshop: Workshop, *, yes: bool) -> None:
     names = [line for line in listing if line and not line.startswith("#")]
     home = workshop.cache / "host"
     agree(
-        [f"install {len(names)} Debian packages (scripts/packages-dev.txt)", f"make {home} for Python's"],
+        [
+            f"install {len(names)} Debian packages (scripts/packages-dev.txt)",
+            f"make {home} for Python's",
+        ],
         yes=yes,
     )
     if workshop.dry:
@@ -171,7 +180,9 @@ def ensure_host(workshop: Workshop, *, yes: bool) -> None:
         env={"SLIPWAY_WHEELHOUSE": str(workshop.cache / "wheelhouse")},
     )
     if status:
-        raise SlipwayError("the Python packages were not installed", cause="pip's words are above", code=status)
+        raise SlipwayError(
+            "the Python packages were not installed", cause="pip's words are above", code=status
+        )
 
 
 def agree(plan: list[str], *, yes: bool) -> None:
@@ -199,17 +210,23 @@ def as_root(argv: list[str]) -> None:
     """Run one command as root, through sudo where we are not."""
     full = argv if engine.caller().uid == 0 else ["sudo", *argv]
     if full[0] == "sudo" and not shutil.which("sudo"):
-        raise SlipwayError("this needs root, and there is no sudo", fix=[f"as root: {shlex.join(argv)}"])
+        raise SlipwayError(
+            "this needs root, and there is no sudo", fix=[f"as root: {shlex.join(argv)}"]
+        )
     console.show_command(full)
     status = processes.call(full, stdin=None)
     if status:
-        raise SlipwayError(f"{shlex.join(argv)} failed", cause="its words are above", code=UNAVAILABLE)
+        raise SlipwayError(
+            f"{shlex.join(argv)} failed", cause="its words are above", code=UNAVAILABLE
+        )
 
 
 def apt_install(packages: list[str], *, with_docker: bool = False) -> None:
     """Install Debian packages without what they merely recommend."""
     as_root(["apt-get", "--quiet", "update"])
-    if with_docker:  # since Debian 13 the command line and BuildKit's client are packages of their own
+    if (
+        with_docker
+    ):  # since Debian 13 the command line and BuildKit's client are packages of their own
         packages = [*packages, *doctor.apt_candidates(["docker-cli", "docker-buildx"])]
     quiet = ["--quiet", "--yes", "--no-install-recommends", "-o", "Dpkg::Use-Pty=0"]
     as_root(["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", *quiet, "install", *packages])

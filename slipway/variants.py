@@ -1,8 +1,8 @@
 """The variants: one table from which everything that depends on the variant derives.
 
-The rows are the defaults of the setting ``variants``; a fifth variant is one more row in invoke.yaml.
-The ISA levels are those of the x86-64 psABI, which GCC 12 and later take as ``-march``:
-x86-64-v2 is Nehalem's (SSE4.2, no AVX), x86-64-v3 Haswell's (AVX2, FMA).
+The rows are the defaults of the setting ``variants``; one more variant is one more row in
+invoke.yaml. The ISA levels are those of the x86-64 psABI, which GCC 12 and later take as
+``-march``: x86-64-v2 is Nehalem's (SSE4.2, no AVX), x86-64-v3 Haswell's (AVX2, FMA).
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def levels_of_host(cpuinfo: str) -> list[str]:
 
 
 def best_for_host(table: Mapping[str, Variant], names: Sequence[str]) -> tuple[str, str]:
-    """The variant among ``names`` with the highest ISA that this host runs, and why it was chosen."""
+    """The variant of ``names`` with the highest ISA that this host runs, and why that one."""
     if not CPUINFO.exists():
         return names[0], "the host's CPU cannot be asked here"
     levels = levels_of_host(CPUINFO.read_text())

@@ -26,8 +26,8 @@ SOFTWARE = 70  # sysexits' EX_SOFTWARE: a bug of ours
 def verb(function: Callable[..., None]) -> Callable[..., None]:
     """``function(workshop, ...)`` as the body of an invoke task.
 
-    Signals end what was started, and an error is a few lines and an exit code of ours; with invoke's
-    ``--debug`` its traceback is shown too.
+    Signals end what was started, and an error is a few lines and an exit code of ours; with
+    invoke's ``--debug`` its traceback is shown too.
     """
 
     @functools.wraps(function)
