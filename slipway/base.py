@@ -10,7 +10,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from dataclasses import dataclass
@@ -117,7 +116,7 @@ def pull(reference: str, wait_s: float, *, dry: bool = False) -> str:
     may take to print its first line. Once it has begun, a pull may take as long as it needs.
     """
     argv = [client(), "pull", reference]
-    console.show_command(["docker", *argv[1:]])
+    console.show_command(argv)
     if dry:
         return ""
     lines: list[str] = []
@@ -180,6 +179,8 @@ def bootstrap(workshop: Workshop, suite: str, tried: list[str]) -> Base:
     console.show_command(argv)
     if workshop.dry:
         return Base(tag, "")
+    import tempfile  # 5 ms that a build of nothing need not pay
+
     work.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=work, prefix="base-") as directory:
         tar = Path(directory) / "base.tar"
@@ -207,7 +208,7 @@ def bootstrap(workshop: Workshop, suite: str, tried: list[str]) -> Base:
             "ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         ]
         load = [client(), "import", *(x for c in changes for x in ("--change", c)), str(tar), tag]
-        console.show_command(["docker", *load[1:]])
+        console.show_command(load)
         if processes.call(load):
             raise SlipwayError(
                 f"docker import of {tag} failed", cause="its words are above", code=74

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from invoke.exceptions import Exit
 
-from slipway import console, doctor, engine, images, locks, receipts
+from slipway import console, engine, images, locks, processes, receipts
 from slipway.engine import Job, Mount, Place
 from slipway.errors import BAD_DATA, CANNOT_CREATE, NO_INPUT, SlipwayError
 from slipway.images import fingerprint
@@ -144,14 +144,19 @@ def sites(
 
     :param wanted: what ``--engine`` says.
     """
+    place = engine.place(workshop, wanted)
+    contained = isinstance(place, engine.Docker)
+    # The engine is asked while git and the disk are.
+    dev = processes.meanwhile(lambda: images.look_for_dev(workshop) if contained else "")
     tree = resolve(workshop, project, source)
     defaults = [v for v in workshop.settings.default_variants if v in tree.variants]
     names = choose(tree.variants, variant, defaults[:1] or list(tree.variants)[:1])
-    place = engine.place(workshop, wanted)
-    if isinstance(place, engine.Docker):
-        image = images.ensure_dev(workshop)
+    image = dev()
+    if contained:
+        image = images.ensure_dev(workshop, image)
     else:
-        image = ""
+        from slipway import doctor
+
         lacking = doctor.missing_tools(workshop)
         if lacking:
             raise SlipwayError(
@@ -234,13 +239,14 @@ def configure_mode(
     try:
         text = (s.build / ".slipway-configured").read_text()
         before = json.loads(text)
-    except (OSError, ValueError):
+        same, gone = before["toolchain"] == toolchain, [*before["options"]]
+    except (OSError, *receipts.NOT_OURS):
         return "fresh", stamp, arguments
     if text == stamp and (s.build / "build.ninja").is_file():
         return "no", stamp, arguments
-    if before["toolchain"] != toolchain:
+    if not same:
         return "fresh", stamp, arguments
-    gone = [key for key in before["options"] if key not in options]
+    gone = [key for key in gone if key not in options]
     return "again", stamp, [*(f"-U{key}" for key in gone), *arguments]
 
 
@@ -328,7 +334,15 @@ def read_reports(files: dict[str, Path]) -> Tested:
     for name, file in files.items():
         if not file.is_file():
             continue
-        root = ElementTree.parse(file).getroot()  # noqa: S314  # our own job wrote it
+        try:
+            root = ElementTree.parse(file).getroot()  # noqa: S314  # our own job wrote it
+        except ElementTree.ParseError as error:
+            raise SlipwayError(
+                f"{file} was not written to its end: {error}",
+                cause=disk_full(file.parent) or "what runs the tests was killed",
+                fix=["run the tests again"],
+                code=BAD_DATA,
+            ) from error
         cases = list(root.iter("testcase"))
         ran = [c for c in cases if c.find("skipped") is None and c.get("status") != "disabled"]
         skipped += [f"{c.get('classname')}.{c.get('name')}" for c in cases if c not in ran]
@@ -401,8 +415,9 @@ def _in_source(s: Site, argument: str) -> str:
 
 def inputs_of(s: Site, *scripts: str) -> str:
     """Fingerprint of all that decides what a step of this site makes."""
+    made = (s.workshop.out, s.workshop.dist)
     return fingerprint(
-        receipts.tree_fingerprint(s.tree.source),
+        [receipts.tree_fingerprint(t, made) for t in (s.tree.source, *links_out(s.tree.source))],
         s.tree.file.read_bytes(),
         s.tree.version.pep440,
         s.tree.version.epoch,

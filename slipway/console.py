@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -34,7 +35,9 @@ def say(text: str = "") -> None:
 def show_command(argv: Sequence[str], env: Mapping[str, str] | None = None) -> None:
     """The command that runs next, quoted so that it can be pasted into a shell."""
     variables = [f"{key}={shlex.quote(value)} " for key, value in (env or {}).items()]
-    say(dim(f"$ {''.join(variables)}{shlex.join(argv)}"))
+    # The short name where a shell would find the same program by it.
+    program = Path(argv[0]).name if shutil.which(Path(argv[0]).name) == argv[0] else argv[0]
+    say(dim(f"$ {''.join(variables)}{shlex.join([program, *argv[1:]])}"))
 
 
 def seconds(value: float) -> str:

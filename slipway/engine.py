@@ -8,6 +8,7 @@ paths are the same on both sides, so nothing but the ``docker run`` falls away.
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import os
@@ -69,8 +70,9 @@ def path_inside(path: PurePath, root: PurePath) -> str:
     if not path.drive and not hides_image(text):
         return text
     if path.is_relative_to(root):
-        return f"/src/slipway/{path.relative_to(root).as_posix()}".rstrip("/.")
-    return f"/src/{path.name or 'root'}"
+        return f"/src/slipway/{path.relative_to(root).as_posix()}".removesuffix("/.")
+    mark = hashlib.sha256(text.encode()).hexdigest()[:6]  # two directories may have one name
+    return f"/src/{path.name or 'root'}-{mark}"
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ def caller() -> Caller:
     import pwd
 
     try:
-        name = pwd.getpwuid(os.getuid()).pw_name
+        name = re.sub(r"[^A-Za-z0-9_.-]", "-", pwd.getpwuid(os.getuid()).pw_name)
     except KeyError:  # a uid without an entry, as on many CI machines
         name = "caller"
     return Caller(os.getuid(), os.getgid(), name)
@@ -321,7 +323,7 @@ class Docker:
             identity=identity,
             terminal=on_terminal() if job.interactive else sys.stdout.isatty(),
         )
-        console.show_command(["docker", *arguments])
+        console.show_command([docker, *arguments])
         if self.workshop.dry:
             return 0
         if user.uid:

@@ -58,6 +58,8 @@ def everything(
     finally:
         if warm:
             warm.end()
+    if workshop.dry:
+        return
     console.say()
     console.table(summary.rows)
     console.say(f"everything: {console.seconds(time.monotonic() - begin)}")

@@ -67,7 +67,7 @@ def size_of(directory: Path) -> int:
 
 def parse_size(text: str) -> int:
     """Bytes that ``20GB``, ``500M`` or ``1.5 g`` mean (powers of ten, as docker counts)."""
-    match = re.fullmatch(r"\s*([\d.]+)\s*([kmgt]?)b?\s*", text, re.IGNORECASE)
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)b?\s*", text, re.IGNORECASE)
     if not match:
         raise SlipwayError(f"'{text}' is no size", fix=["invoke clean --keep 20GB"], code=USAGE)
     return int(float(match.group(1)) * UNITS[match.group(2).upper()])

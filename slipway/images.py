@@ -11,11 +11,10 @@ import json
 import os
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from slipway import base, console, processes
 from slipway.base import Base
@@ -30,6 +29,9 @@ from slipway.engine import (
 )
 from slipway.errors import BAD_DATA, SlipwayError
 from slipway.settings import Workshop
+
+if TYPE_CHECKING:
+    from tempfile import TemporaryDirectory
 
 KEY = "slipway.key"
 KIND = "slipway.kind"
@@ -89,20 +91,13 @@ def file_hash(path: Path) -> str:
     return digest.hexdigest()
 
 
-def remembered_base(workshop: Workshop, wanted: list[str]) -> tuple[Base, dict[str, Any]] | None:
-    """The base as last seen, if an inspection that also looks for ``wanted`` finds it unchanged."""
-    memory = workshop.out / ".run" / "base.json"
+def remembered_base(workshop: Workshop) -> Base | None:
+    """The base as it was last seen, if it is still one that the settings mean."""
     try:
-        seen = Base(**json.loads(memory.read_text()))
+        seen = Base(**json.loads((workshop.out / ".run" / "base.json").read_text()))
     except (OSError, ValueError, TypeError):
         return None
-    if seen.reference not in base.candidates(workshop):
-        return None
-    images = inspect_images(seen.reference, *wanted)
-    if seen.reference not in images:
-        return None
-    now = base.described(seen.reference, images[seen.reference])
-    return (now, images) if now == seen else None
+    return seen if seen.reference in base.candidates(workshop) else None
 
 
 def remember_base(workshop: Workshop, value: Base) -> None:
@@ -145,8 +140,10 @@ def build_arguments(
     return [*argv, str(context)], variables
 
 
-def context_directory(workshop: Workshop) -> tempfile.TemporaryDirectory[str]:
+def context_directory(workshop: Workshop) -> TemporaryDirectory[str]:
     """A directory for a build's context: in out/, where it may be large; with --dry, elsewhere."""
+    import tempfile  # 5 ms that a build of nothing need not pay
+
     if workshop.dry:
         return tempfile.TemporaryDirectory(prefix="slipway-")
     work = workshop.out / ".run"
@@ -158,7 +155,7 @@ def build_image(workshop: Workshop, recipe: Recipe) -> str:
     """Build ``recipe`` with BuildKit and return its tag."""
     with context_directory(workshop) as directory:
         argv, variables = build_arguments(workshop, recipe, Path(directory))
-        console.show_command(["docker", *argv[1:]], variables)
+        console.show_command(argv, variables)
         if workshop.dry:
             return recipe.tag
         status = processes.call(argv, env=variables)
@@ -181,7 +178,7 @@ class Background:
         argv, variables = build_arguments(workshop, recipe, Path(self.directory.name), tagged=False)
         self.log = (workshop.out / ".run" / "background.log").open("wb")
         console.say(f"in the background, said in {self.log.name}:")
-        console.show_command(["docker", *argv[1:]], variables)
+        console.show_command(argv, variables)
         self.process = subprocess.Popen(
             argv,
             env={**os.environ, **variables},
@@ -278,17 +275,26 @@ def dev_recipe(workshop: Workshop, value: Base) -> Recipe:
     )
 
 
-def ensure_dev(workshop: Workshop) -> str:
-    """The development image's tag, made if needed; one look-up when nothing changed."""
-    memory = workshop.out / ".run" / "base.json"
-    if memory.is_file():
-        try:
-            guess = dev_recipe(workshop, Base(**json.loads(memory.read_text()))).tag
-        except (ValueError, TypeError):
-            guess = ""
-        known = remembered_base(workshop, [guess]) if guess else None
-        if known and guess in known[1]:
-            return guess
+def look_for_dev(workshop: Workshop) -> str:
+    """The development image's tag if it is here and up to date, by one look-up; else empty."""
+    seen = remembered_base(workshop)
+    if not seen:
+        return ""
+    wanted = dev_recipe(workshop, seen).tag
+    images = inspect_images(seen.reference, wanted)
+    if wanted not in images or seen.reference not in images:
+        return ""
+    return wanted if base.described(seen.reference, images[seen.reference]) == seen else ""
+
+
+def ensure_dev(workshop: Workshop, known: str = "") -> str:
+    """The development image's tag, made if needed.
+
+    :param known: what ``look_for_dev`` has found.
+    """
+    known = known or look_for_dev(workshop)
+    if known:
+        return known
     value = base.ensure_base(workshop)
     remember_base(workshop, value)
     recipe = dev_recipe(workshop, value)

@@ -80,7 +80,9 @@ def control(tree: Tree, variant: str) -> str:
     ]
     for number, paragraph in enumerate(filter(None, paragraphs)):
         lines += [" ."] if number else []
-        lines += [f" {line}" for line in textwrap.wrap(paragraph, 78)]
+        # Policy 5.6.13 keeps lines that begin with a dot for itself.
+        wrapped = "\n".join(textwrap.wrap(paragraph, 78)).replace("\n.", " .")
+        lines += [f" {line}" for line in wrapped.split("\n")]
     return "\n".join(lines) + "\n"
 
 
@@ -97,7 +99,10 @@ def changelog(tree: Tree, variant: str) -> str:
 
 
 def copyright_file(tree: Tree) -> str:
-    """Machine-readable copyright: the licence by Debian's name for it, else its text."""
+    """The project's own Debian copyright file, else one made from its licence."""
+    for own in ("copyright", "debian/copyright"):
+        if (tree.source / own).is_file():
+            return (tree.source / own).read_text(encoding="utf-8")
     project = tree.project
     year = time.gmtime(tree.version.epoch).tm_year
     lines = [

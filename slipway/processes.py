@@ -10,12 +10,15 @@ import contextlib
 import os
 import signal
 import subprocess
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 from slipway.errors import SlipwayError
+
+T = TypeVar("T")
 
 STOPPING = [
     s for s in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, s)
@@ -128,6 +131,29 @@ def _end(process: subprocess.Popen[Any], own_group: bool) -> None:
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(timeout=GRACE_S)
             return
+
+
+def meanwhile(function: Callable[[], T]) -> Callable[[], T]:
+    """Start a look-up in a thread; what is returned waits for its result, or raises its error."""
+    results: list[T] = []
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            results.append(function())
+        except BaseException as error:  # noqa: BLE001  # raised again where it is waited for
+            errors.append(error)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+
+    def result() -> T:
+        thread.join()
+        if errors:
+            raise errors[0]
+        return results[0]
+
+    return result
 
 
 def look(

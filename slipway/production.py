@@ -68,7 +68,7 @@ def recipe(s: Site, deb: Deb, value: base.Base) -> Recipe:
         repository=f"slipway-{s.workshop.checkout}-{package_name(tree, s.variant)}",
         files={
             **start.files,
-            "package.deb": deb.file,
+            "package.deb": deb.file if deb.file.is_file() else "",  # not made yet with --dry
             "entrypoint": s.workshop.scripts / "entrypoint",
             "about": about,
         },
@@ -142,7 +142,7 @@ def about(workshop: Workshop, tag: str) -> int:
     """Start an image as its users do, without arguments, as a uid that no passwd file knows."""
     argv = [engine.client(), "run", "--rm", "--network", "none", "--user", "12345:12345"]
     argv += ["--label", f"{engine.LABEL}={workshop.checkout}", tag]
-    console.show_command(["docker", *argv[1:]])
+    console.show_command(argv)
     return 0 if workshop.dry else processes.call(argv)
 
 

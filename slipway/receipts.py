@@ -10,12 +10,15 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from slipway.images import file_hash, fingerprint
+
+# What reading JSON that is not ours, or was cut off, may raise.
+NOT_OURS = (ValueError, TypeError, KeyError, AttributeError)
 
 
 @dataclass(frozen=True)
@@ -32,23 +35,19 @@ def read(file: Path, inputs: str) -> Receipt | None:
     """The receipt in ``file`` if it is for the same inputs and what it names is still there."""
     try:
         receipt = Receipt(**json.loads(file.read_text()))
-    except (OSError, ValueError, TypeError):
+        made = receipt.facts.get("file")
+        kept = not made or file_hash(Path(made)) == receipt.facts["hash"]
+    except (OSError, *NOT_OURS):
         return None
-    if receipt.inputs != inputs:
-        return None
-    made = receipt.facts.get("file")
-    if made and not (Path(made).is_file() and file_hash(Path(made)) == receipt.facts["hash"]):
-        return None
-    return receipt
+    return receipt if kept and receipt.inputs == inputs else None
 
 
 def facts(file: Path) -> dict[str, Any]:
     """What a receipt says, whatever the inputs are now; empty when there is none."""
     try:
-        found = json.loads(file.read_text())["facts"]
-    except (OSError, ValueError, KeyError):
+        return dict(json.loads(file.read_text())["facts"])
+    except (OSError, *NOT_OURS):
         return {}
-    return dict(found)
 
 
 def write(file: Path, inputs: str, facts: dict[str, Any]) -> Receipt:
@@ -72,20 +71,28 @@ def write_whole(file: Path, text: str) -> None:
         raise
 
 
-def files_below(directory: Path) -> Iterator[Path]:
-    """Every file of a tree in a fixed order, version control's own directories left out."""
-    for name, folders, files in os.walk(directory):
-        folders[:] = sorted(f for f in folders if f not in (".git", "__pycache__", "out", "dist"))
-        yield from (Path(name) / f for f in sorted(files))
+def files_below(top: Path, leave_out: Container[Path] = ()) -> Iterator[Path]:
+    """Every file of a tree in a fixed order, or ``top`` itself where that is a file.
+
+    Version control's own directories are left out, and the directories named in ``leave_out``.
+    """
+    if top.is_file():
+        yield top
+    for name, folders, files in os.walk(top):
+        here = Path(name)
+        kept = (f for f in folders if f not in (".git", "__pycache__"))
+        folders[:] = sorted(f for f in kept if here / f not in leave_out)
+        links = (f for f in folders if (here / f).is_symlink())  # os.walk does not follow them
+        yield from (here / f for f in sorted([*files, *links]))
 
 
-def tree_fingerprint(directory: Path) -> str:
+def tree_fingerprint(top: Path, leave_out: Container[Path] = ()) -> str:
     """Changes when a file of the tree is added, removed, renamed, resized or written to.
 
     Names, sizes, modes and times, not contents: a large tree must not cost seconds to look at.
     """
     rows = []
-    for path in files_below(directory):
+    for path in files_below(top, leave_out):
         status = path.lstat()
         rows.append([str(path), status.st_size, status.st_mode, status.st_mtime_ns])
     return fingerprint(rows)
