@@ -436,7 +436,7 @@ def build_client() -> tuple[list[str], dict[str, str]]:
     first on PATH that is either.
     """
     seen: list[str] = []
-    for directory in [*os.get_exec_path(), "/usr/bin"]:
+    for directory in os.get_exec_path():
         docker = shutil.which("docker", path=directory)
         if not docker or os.path.realpath(docker) in seen:
             continue
