@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 from invoke.collection import Collection
 from invoke.exceptions import Exit
@@ -50,13 +50,13 @@ ONE_VARIANT = {"variant": "one of the table's (default: cpu)"}
 
 
 def task(
-    *helps: dict[str, str], positional: Iterable[str] = ()
+    *helps: dict[str, str],
 ) -> Callable[[Callable[..., None]], Task[Callable[..., None]]]:
-    """invoke's task with our grammar: long flags only, and nothing positional unless named."""
+    """invoke's task with our grammar: flags have long names only."""
 
     def make(function: Callable[..., None]) -> Task[Callable[..., None]]:
         texts = {key: text for help_texts in helps for key, text in help_texts.items()}
-        decorate = invoke_task(auto_shortflags=False, positional=list(positional), help=texts)
+        decorate = invoke_task(auto_shortflags=False, help=texts)
         made: Task[Callable[..., None]] = decorate(verb(function))
         return made
 
@@ -152,13 +152,12 @@ def prod(workshop: Workshop, variant: str = "", project: str = "", source: str =
 
 
 @task(
-    {"script": "Python script below the current directory; without one the image's own command"},
+    {"script": "Python script in or below the current directory"},
     {"variant": "one of those made (default: the best for this machine's CPU)"},
     TREE,
-    positional=["script"],
 )
 def run(
-    workshop: Workshop, script: str = "", variant: str = "", project: str = "", source: str = ""
+    workshop: Workshop, script: str, variant: str = "", project: str = "", source: str = ""
 ) -> None:
     """Run a script in a production image: run x.py -- --flag."""
     from slipway import production

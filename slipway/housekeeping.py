@@ -27,6 +27,7 @@ from slipway.project import find, read
 from slipway.receipts import files_below
 from slipway.settings import Workshop
 
+KINDS = ("base", "dev", "runtime", "prod")  # each may be built FROM one before it
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
 
@@ -81,9 +82,9 @@ def ps(workshop: Workshop) -> None:
     rows += [[c.name, c.status, _name(c.image) if c.image else "-"] for c in containers]
     console.table(rows if containers else [["CONTAINER"], ["none"]])
     console.say()
-    found = client.images.list(**ours(workshop))
+    found = _listed(client, workshop)
     rows = [["IMAGE", "KIND", "SIZE", "ALSO CALLED"]]
-    for image in sorted(found, key=_kind):
+    for image in found:
         rows.append(
             [
                 _name(image),
@@ -188,7 +189,7 @@ def clean(
     name = read(find(workshop, project)).name
     _remove(workshop, _directory(workshop.out / name))
     if images:
-        for thing in _images(workshop, kinds=("prod",)):
+        for thing in _images(workshop, kinds=("runtime", "prod")):
             _remove(workshop, thing)
 
 
@@ -215,20 +216,32 @@ def _directory(path: Path) -> Thing:
 def _images(workshop: Workshop, kinds: tuple[str, ...]) -> list[Thing]:
     """Images of this checkout, what is built FROM another before that other."""
     client = connect()
-    found = [i for i in client.images.list(**ours(workshop)) if not kinds or _kind(i) in kinds]
     things = []
-    for image in sorted(found, key=lambda i: ("base", "dev", "prod").index(_kind(i)), reverse=True):
+    for image in reversed(_listed(client, workshop)):
+        if kinds and _kind(image) not in kinds:
+            continue
         created = datetime.fromisoformat(image.attrs["Created"][:19] + "+00:00").timestamp()
 
         def remove(image: Any = image) -> None:
-            for tag in image.tags:
-                # A name that a person has given it since is theirs, and keeps the image.
-                if tag.startswith("slipway-") or tag == image.labels.get(ALIAS):
-                    _quietly_gone(lambda t=tag: client.images.remove(t))
+            for tag in _our_tags(image):
+                _quietly_gone(lambda t=tag: client.images.remove(t))
 
         size = int(image.attrs["Size"])
         things.append(Thing(f"image {_name(image)}", size, created, remove))
     return things
+
+
+def _listed(client: Any, workshop: Workshop) -> list[Any]:
+    """Images of this checkout, what is built FROM another after that other."""
+    found = [i for i in client.images.list(**ours(workshop)) if _our_tags(i)]
+    return sorted(found, key=lambda i: (*KINDS, _kind(i)).index(_kind(i)))
+
+
+def _our_tags(image: Any) -> list[str]:
+    """The names that we gave an image. Others are a person's, and keep the image when ours go; an
+    image built FROM one of ours has its labels, and only such names.
+    """
+    return [t for t in image.tags if t.startswith("slipway-") or t == image.labels.get(ALIAS)]
 
 
 def _kind(image: Any) -> str:

@@ -117,7 +117,7 @@ def ensure_image(workshop: Workshop, recipe: Recipe) -> str:
 
 
 def build_arguments(
-    workshop: Workshop, recipe: Recipe, directory: Path, *, tagged: bool = True
+    workshop: Workshop, recipe: Recipe, directory: Path
 ) -> tuple[list[str], dict[str, str]]:
     """Stage the context in ``directory``; the command that builds it, and its variables."""
     command, variables = build_client()
@@ -128,11 +128,10 @@ def build_arguments(
         argv += ["--target", recipe.target]
     for key, value in recipe.arguments.items():
         argv += ["--build-arg", f"{key}={value}"]
-    if tagged:
-        argv += ["--tag", recipe.tag]
-        own = {KIND: recipe.kind, KEY: recipe.key, LABEL: workshop.checkout}
-        for key, value in {**own, **recipe.labels}.items():
-            argv += ["--label", f"{key}={value}"]
+    argv += ["--tag", recipe.tag]
+    own = {KIND: recipe.kind, KEY: recipe.key, LABEL: workshop.checkout}
+    for key, value in {**own, **recipe.labels}.items():
+        argv += ["--label", f"{key}={value}"]
     # Proxies are BuildKit's predefined arguments: by name only, and in no layer.
     argv += [x for n in PROXIES if n in os.environ for x in ("--build-arg", n)]
     stage(recipe, context)
@@ -171,11 +170,11 @@ def build_image(workshop: Workshop, recipe: Recipe) -> str:
 
 
 class Background:
-    """A build that goes on beside other work. It leaves BuildKit's cache, and no image."""
+    """A build that goes on beside other work."""
 
     def __init__(self, workshop: Workshop, recipe: Recipe) -> None:
         self.directory = context_directory(workshop)
-        argv, variables = build_arguments(workshop, recipe, Path(self.directory.name), tagged=False)
+        argv, variables = build_arguments(workshop, recipe, Path(self.directory.name))
         self.log = (workshop.out / ".run" / "background.log").open("wb")
         console.say(f"in the background, said in {self.log.name}:")
         console.show_command(argv, variables)
@@ -236,15 +235,21 @@ def check_budget(workshop: Workshop, tag: str, budget_mb: int, setting: str) -> 
         return size
     names = [f"{mb:7.1f} MB  {name}" for name, mb in largest(workshop, tag, 10)]
     listing = "\n".join(names)
-    answer = processes.look([client(), "rmi", tag])
-    if answer.returncode:
-        raise failure(answer.stderr, f"remove {tag}")
+    remove(tag)
     raise SlipwayError(
         f"{tag} has {console.megabytes(size)}, more than its budget of {budget_mb} MB",
         cause=f"the ten largest packages in it:\n{listing}",
         fix=[f"leave some out, or raise {setting}"],
         code=BAD_DATA,
     )
+
+
+def remove(tag: str) -> None:
+    """Take a tag away, and with the last one the image; a container that uses it may keep it."""
+    answer = processes.look([client(), "rmi", tag])
+    refusals = ("no such image", "is using", "in use")
+    if answer.returncode and not any(words in answer.stderr.lower() for words in refusals):
+        raise failure(answer.stderr, f"remove {tag}")
 
 
 def largest(workshop: Workshop, tag: str, number: int) -> list[tuple[str, float]]:

@@ -46,7 +46,7 @@ def alias_of(tree: Tree, variant: str) -> str:
 def shared(workshop: Workshop, tree: Tree, value: base.Base) -> Recipe:
     """What the images of all variants start with: Python and what the package depends on."""
     return Recipe(
-        kind="prod",
+        kind="runtime",
         dockerfile=workshop.root / "Dockerfile.prod",
         target="python",
         base=value,
@@ -64,6 +64,7 @@ def recipe(s: Site, deb: Deb, value: base.Base) -> Recipe:
     start = shared(s.workshop, tree, value)
     return replace(
         start,
+        kind="prod",
         target="prod",
         repository=f"slipway-{s.workshop.checkout}-{package_name(tree, s.variant)}",
         files={
@@ -111,7 +112,10 @@ def prod(s: Site, deb: Deb) -> Image:
         return Image(made.tag, alias, 0, 0, fresh=True)
     size = images.check_budget(s.workshop, made.tag, budget, setting)
     _tag(s.workshop, made.tag, alias)
+    before = receipts.facts(receipt_file)
     receipt = receipts.write(receipt_file, made.tag, {"tag": made.tag, "alias": alias})
+    if before.get("alias") == alias and before["tag"] != made.tag:
+        images.remove(str(before["tag"]))  # nothing is called by this version's name any more
     console.say(
         f"{console.bold('made')} image {alias}, {console.megabytes(size)} of {budget} MB, "
         f"{console.seconds(time.monotonic() - start)}"
@@ -184,7 +188,7 @@ def run_script(
     source: str,
     arguments: Sequence[str],
 ) -> None:
-    """Run a Python script, or without one the image's own command, in a production image.
+    """Run a Python script in a production image.
 
     The current directory is the working directory inside, and writable. The program's exit status
     is ours.
@@ -193,24 +197,25 @@ def run_script(
     if variant:
         choose(tree.variants, variant, [])
     here = Path.cwd()
-    command = list(arguments)
-    if script:
-        path = Path(script)
-        if not path.is_file():
-            raise SlipwayError(f"no script {script} in {here}", code=NO_INPUT)
-        if not path.resolve().is_relative_to(here):
-            raise SlipwayError(
-                f"{script} lies outside the current directory, all that the container sees",
-                fix=[f"cd {shlex.quote(str(path.resolve().parent))}, then invoke run {path.name}"],
-                code=NO_INPUT,
-            )
-        inside = path.resolve().relative_to(here).as_posix()
-        command = ["python3", inside, *arguments]
+    path = Path(script)
+    if not path.is_file():
+        raise SlipwayError(
+            f"no script {script} in {here}",
+            fix=["invoke run train.py -- --epochs 3, where train.py is"],
+            code=NO_INPUT,
+        )
+    if not path.resolve().is_relative_to(here):
+        raise SlipwayError(
+            f"{script} lies outside the current directory, all that the container sees",
+            fix=[f"cd {shlex.quote(str(path.resolve().parent))}, then invoke run {path.name}"],
+            code=NO_INPUT,
+        )
+    inside = path.resolve().relative_to(here).as_posix()
     tag, why = choose_image(workshop, tree, variant)
     print(f"running {why}", file=sys.stderr)
     job = Job(
         name="run",
-        command=command,
+        command=["python3", inside, *arguments],
         mounts=[Mount(here, target=WORKDIR)],
         env={"PYTHONDONTWRITEBYTECODE": "1"},
         workdir=WORKDIR,
