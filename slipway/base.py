@@ -12,13 +12,13 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from slipway import console, processes
 from slipway.engine import LABEL, client, failure, inspect_images
 from slipway.errors import BAD_CONFIG, BAD_DATA, SlipwayError
+from slipway.records import Record
 from slipway.settings import Workshop
 
 IDENTITY = "slipway.base-identity"  # label: suite and hash of the package list
@@ -33,8 +33,7 @@ SLIM = (
 )
 
 
-@dataclass(frozen=True)
-class Base:
+class Base(Record, frozen=True):
     """A base image that is here."""
 
     reference: str

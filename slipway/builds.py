@@ -9,24 +9,24 @@ import shlex
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 from invoke.exceptions import Exit
+from msgspec.structs import replace
 
 from slipway import console, engine, images, locks, processes, receipts
 from slipway.engine import Job, Mount, Place
 from slipway.errors import BAD_DATA, CANNOT_CREATE, NO_INPUT, SlipwayError
 from slipway.images import fingerprint
 from slipway.project import Tree, resolve
+from slipway.records import Record
 from slipway.settings import Workshop
 from slipway.variants import choose
 
 FEW_BYTES = 16_000_000  # a file system with less free than this is what broke the build
 
 
-@dataclass(frozen=True)
-class Site:
+class Site(Record, frozen=True):
     """One tree, one variant, and the place where its jobs run."""
 
     workshop: Workshop
@@ -250,8 +250,7 @@ def configure_mode(
     return "again", stamp, [*(f"-U{key}" for key in gone), *arguments]
 
 
-@dataclass(frozen=True)
-class Built:
+class Built(Record, frozen=True):
     """How a build went."""
 
     duration: float
@@ -314,8 +313,7 @@ def disk_full(directory: Path) -> str:
     return f"the disk is full: {console.megabytes(free)} are left for {directory}"
 
 
-@dataclass(frozen=True)
-class Tested:
+class Tested(Record, frozen=True):
     """What a test run executed, read from its JUnit XML."""
 
     executed: int

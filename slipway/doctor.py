@@ -6,12 +6,12 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from slipway import base, console, engine, processes
 from slipway.errors import UNAVAILABLE, SlipwayError
+from slipway.records import Record
 from slipway.settings import Workshop
 
 CAP_SYS_ADMIN = 21  # bit in CapEff, include/uapi/linux/capability.h: what a container engine needs
@@ -26,8 +26,7 @@ TOOLS = (
 Level = Literal["ok", "note", "problem"]
 
 
-@dataclass(frozen=True)
-class Finding:
+class Finding(Record, frozen=True):
     """One thing that was looked at."""
 
     level: Level

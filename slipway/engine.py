@@ -18,12 +18,14 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any, Protocol
 
+import msgspec
+
 from slipway import console, processes
 from slipway.errors import NO_PERMISSION, UNAVAILABLE, SlipwayError
+from slipway.records import Record
 from slipway.settings import Workshop
 
 MARKER = Path("/etc/slipway-dev")  # stands in the dev image and nowhere else
@@ -75,8 +77,7 @@ def path_inside(path: PurePath, root: PurePath) -> str:
     return f"/src/{path.name or 'root'}-{mark}"
 
 
-@dataclass(frozen=True)
-class Mount:
+class Mount(Record, frozen=True):
     """A directory or file of the host, at its own path inside unless ``target`` names another."""
 
     source: Path
@@ -84,8 +85,7 @@ class Mount:
     readonly: bool = False
 
 
-@dataclass(frozen=True)
-class Caller:
+class Caller(Record, frozen=True):
     """Who typed the command: owner of everything that is produced."""
 
     uid: int
@@ -111,15 +111,14 @@ def caller() -> Caller:
     return Caller(os.getuid(), os.getgid(), name)
 
 
-@dataclass(frozen=True)
-class Job:
+class Job(Record, frozen=True):
     """One program to run: in a container, or in place."""
 
     name: str
     """What it is, for the container's name: ``build-oar-cpu``."""
     command: Sequence[str]
     mounts: Sequence[Mount] = ()
-    env: Mapping[str, str] = field(default_factory=dict)
+    env: Mapping[str, str] = msgspec.field(default_factory=dict)
     workdir: str = ""
     network: bool = False
     ports: Sequence[str] = ()
@@ -299,8 +298,7 @@ def inspect_images(*references: str) -> dict[str, dict[str, Any]]:
     return found
 
 
-@dataclass(frozen=True)
-class Docker:
+class Docker(Record, frozen=True):
     """Jobs run in containers of the docker engine."""
 
     workshop: Workshop
@@ -363,8 +361,7 @@ class Docker:
         return back
 
 
-@dataclass(frozen=True)
-class InPlace:
+class InPlace(Record, frozen=True):
     """Jobs run on this machine itself: we are inside the dev image, or were told ``host``."""
 
     workshop: Workshop

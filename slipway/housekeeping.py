@@ -11,7 +11,6 @@ import os
 import re
 import shutil
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from slipway.errors import USAGE, SlipwayError
 from slipway.images import ALIAS, KIND
 from slipway.project import find, read
 from slipway.receipts import files_below
+from slipway.records import Record
 from slipway.settings import Workshop
 
 KINDS = ("base", "dev", "runtime", "prod")  # each may be built FROM one before it
@@ -145,8 +145,7 @@ def _quietly_gone(remove: Any) -> None:
             raise engine.failure(error.explanation or str(error), "remove") from error
 
 
-@dataclass(frozen=True)
-class Thing:
+class Thing(Record, frozen=True):
     """Something of ours that takes disk and can be made again."""
 
     what: str

@@ -12,9 +12,10 @@ import os
 import shutil
 import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from slipway import base, console, processes
 from slipway.base import Base
@@ -28,6 +29,7 @@ from slipway.engine import (
     inspect_images,
 )
 from slipway.errors import BAD_DATA, SlipwayError
+from slipway.records import Record
 from slipway.settings import Workshop
 
 if TYPE_CHECKING:
@@ -39,8 +41,7 @@ ALIAS = "slipway.alias"  # the name that people type for a production image
 SECRET_LIMIT = 500_000  # BuildKit refuses a larger secret
 
 
-@dataclass(frozen=True)
-class Recipe:
+class Recipe(Record, frozen=True):
     """All that decides what an image holds."""
 
     kind: str
@@ -48,10 +49,10 @@ class Recipe:
     dockerfile: Path
     base: Base
     target: str = ""
-    arguments: Mapping[str, str] = field(default_factory=dict)
-    files: Mapping[str, Path | str] = field(default_factory=dict)
+    arguments: Mapping[str, str] = msgspec.field(default_factory=dict)
+    files: Mapping[str, Path | str] = msgspec.field(default_factory=dict)
     """The build context: name in it to a file on disk, or to a text."""
-    labels: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = msgspec.field(default_factory=dict)
     repository: str = ""
     """Name before the tag; empty: ``slipway-KIND``."""
 

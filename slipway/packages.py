@@ -10,7 +10,6 @@ import email.utils
 import shutil
 import textwrap
 import time
-from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from slipway.builds import Site, disk_full, inputs_of
 from slipway.errors import BAD_DATA, SlipwayError
 from slipway.images import file_hash, fingerprint
 from slipway.project import Tree
+from slipway.records import Record
 
 COMMON_LICENSES = {  # SPDX name to the file in /usr/share/common-licenses that Debian wants named
     "Apache-2.0": "Apache-2.0",
@@ -35,8 +35,7 @@ COMMON_LICENSES = {  # SPDX name to the file in /usr/share/common-licenses that 
 LICENSE_FILES = ("LICENSE", "LICENSE.txt", "LICENSE.md", "LICENCE", "COPYING", "COPYING.txt")
 
 
-@dataclass(frozen=True)
-class Deb:
+class Deb(Record, frozen=True):
     """A finished package in ``dist/``."""
 
     file: Path

@@ -7,11 +7,11 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
 from invoke.exceptions import Exit
+from msgspec.structs import replace
 
 from slipway import base, console, engine, images, processes, receipts
 from slipway.builds import Site
@@ -20,14 +20,14 @@ from slipway.errors import NO_INPUT, UNAVAILABLE, SlipwayError
 from slipway.images import Recipe
 from slipway.packages import Deb, package_name
 from slipway.project import Tree, resolve
+from slipway.records import Record
 from slipway.settings import Workshop
 from slipway.variants import best_for_host, choose
 
 WORKDIR = "/work"
 
 
-@dataclass(frozen=True)
-class Image:
+class Image(Record, frozen=True):
     """A production image that is here."""
 
     tag: str

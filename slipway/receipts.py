@@ -11,23 +11,24 @@ import json
 import os
 import time
 from collections.abc import Container, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from slipway.images import file_hash, fingerprint
+from slipway.records import Record
 
 # What reading JSON that is not ours, or was cut off, may raise.
 NOT_OURS = (ValueError, TypeError, KeyError, AttributeError)
 
 
-@dataclass(frozen=True)
-class Receipt:
+class Receipt(Record, frozen=True):
     """One step that succeeded."""
 
     inputs: str
     made_at: float
-    facts: dict[str, Any] = field(default_factory=dict)
+    facts: dict[str, Any] = msgspec.field(default_factory=dict)
     """What later steps and the summary need: names, sizes, counts."""
 
 

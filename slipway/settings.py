@@ -11,7 +11,6 @@ import hashlib
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -21,6 +20,7 @@ from invoke.config import Config
 from msgspec import inspect
 
 from slipway.errors import BAD_CONFIG, SlipwayError, nearest
+from slipway.records import Record
 from slipway.variants import TABLE, Variant
 from slipway.variants import check as check_variants
 
@@ -174,7 +174,7 @@ def _check_variables(defaults: Mapping[str, Any], prefix: str, environ: Mapping[
     for key, default in defaults.items():
         name = f"{prefix}_{key.upper()}"
         value = environ.get(name)
-        if value is not None and isinstance(default, list | dict):
+        if value is not None and isinstance(default, list | tuple | dict):
             raise SlipwayError(
                 f"{name}: '{key}' is not a single value and cannot be set by a variable",
                 cause="invoke reads only text and numbers from the environment",
@@ -200,8 +200,7 @@ def files_on(argv: Sequence[str]) -> list[Path]:
     return [Path(name) for name in names]
 
 
-@dataclass(frozen=True)
-class Workshop:
+class Workshop(Record, frozen=True):
     """A checkout of Slipway with its settings: what every task starts from."""
 
     root: Path

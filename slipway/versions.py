@@ -30,13 +30,13 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from packaging.version import InvalidVersion
 from packaging.version import Version as Pep440
 
 from slipway.errors import BAD_CONFIG, NO_INPUT, SlipwayError
+from slipway.records import Record
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -57,8 +57,7 @@ REPOSITORY_VARIABLES = (
 )
 
 
-@dataclass(frozen=True)
-class Version:
+class Version(Record, frozen=True):
     """The version of one source tree at one moment."""
 
     pep440: str
@@ -73,8 +72,7 @@ class Version:
     """Seconds since 1970: SOURCE_DATE_EPOCH, else the commit's date, else the newest file's."""
 
 
-@dataclass(frozen=True)
-class Commit:
+class Commit(Record, frozen=True):
     """What git knows of a source tree."""
 
     hash: str
