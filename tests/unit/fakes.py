@@ -1,0 +1,90 @@
+"""A workshop and a source tree in a temporary directory, for tests that decide and do not act."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from slipway.base import Base
+from slipway.builds import Site
+from slipway.engine import Docker, InPlace
+from slipway.images import Recipe
+from slipway.project import Project, Tree
+from slipway.settings import Settings, Workshop
+from slipway.variants import TABLE, Variant
+from slipway.versions import Version
+
+EPOCH = 1_700_000_000  # 2023-11-14 22:13:20 UTC
+VERSION = Version(
+    pep440="1.2.0",
+    debian="1.2.0",
+    tag="1.2.0",
+    commit="1a2b3c4d" * 5,
+    dirty=False,
+    epoch=EPOCH,
+)
+SCRIPTS = ("apt-install", "pip-install", "packages-dev.txt", "build", "test", "deb", "entrypoint")
+
+
+def make_workshop(root: Path, **settings: Any) -> Workshop:
+    """A checkout with files where recipes and fingerprints look for them."""
+    (root / "scripts").mkdir(parents=True, exist_ok=True)
+    for name in SCRIPTS:
+        (root / "scripts" / name).write_text(f"{name}\n")
+    for name in ("Dockerfile.dev", "Dockerfile.prod", "requirements-image.txt"):
+        (root / name).write_text(f"{name}\n")
+    kept = {"cache_dir": str(root / "cache"), **settings}
+    return Workshop(root=root, settings=msgspec.convert(kept, Settings))
+
+
+def make_project(**parts: Any) -> Project:
+    least = {
+        "name": "oar",
+        "summary": "neural-network kernels",
+        "license": "Apache-2.0",
+        "maintainer": "Ann Other <ann@example.org>",
+    }
+    return msgspec.convert({**least, **parts}, Project)
+
+
+def make_tree(
+    source: Path,
+    *,
+    variants: Mapping[str, Variant] = TABLE,
+    version: Version = VERSION,
+    **parts: Any,
+) -> Tree:
+    source.mkdir(parents=True, exist_ok=True)
+    file = source / "project.yaml"
+    file.write_text("name: oar\n")
+    (source / "CMakeLists.txt").write_text("project(oar VERSION 1.2.0)\n")
+    project = make_project(**parts)
+    return Tree(project=project, file=file, source=source, version=version, variants=variants)
+
+
+def make_site(root: Path, *, host: bool = False, variant: str = "cpu", **parts: Any) -> Site:
+    workshop = make_workshop(root)
+    tree = make_tree(root / "examples" / "oar", **parts)
+    if host:
+        return Site(workshop, tree, variant, InPlace(workshop), "")
+    return Site(workshop, tree, variant, Docker(workshop), "slipway-dev:0123456789ab")
+
+
+def make_recipe(root: Path, **changes: Any) -> Recipe:
+    dockerfile, file = root / "Dockerfile.x", root / "file"
+    if not dockerfile.exists():
+        dockerfile.write_text("FROM x\n")
+        file.write_text("content\n")
+    values: dict[str, Any] = {
+        "kind": "dev",
+        "dockerfile": dockerfile,
+        "base": Base("debian:trixie-slim", "sha256:1"),
+        "target": "dev",
+        "arguments": {"A": "1"},
+        "files": {"tools/file": file, "text": "words"},
+        "labels": {"l": "1"},
+    }
+    return Recipe(**{**values, **changes})

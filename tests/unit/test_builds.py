@@ -1,0 +1,460 @@
+"""Compiling and testing: what is decided before a job runs, and read after it."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from slipway import builds
+from slipway.builds import (
+    Built,
+    Site,
+    ccache_counts,
+    compiler_environment,
+    configure_mode,
+    inputs_of,
+    links_out,
+    read_reports,
+)
+from slipway.engine import Job
+from slipway.errors import BAD_DATA, CANNOT_CREATE, NO_INPUT, SlipwayError
+from slipway.variants import TABLE
+from tests.unit.fakes import EPOCH, make_site
+
+# -- flags and caches
+
+
+def test_the_flags_fix_the_instruction_set_and_hide_where_it_was_built(tmp_path: Path) -> None:
+    for variant, row in TABLE.items():
+        site = make_site(tmp_path, variant=variant)
+        env = compiler_environment(site)
+        assert env["CFLAGS"] == env["CXXFLAGS"]
+        flags = shlex.split(env["CXXFLAGS"])
+        assert flags == [
+            *row.compiler_flags.split(),
+            f"-ffile-prefix-map={site.tree.source}=/usr/src/oar",
+            f"-ffile-prefix-map={site.build}=/usr/src/oar/build",
+        ]
+
+
+def test_a_path_with_a_space_is_one_flag(tmp_path: Path) -> None:
+    site = make_site(tmp_path / "two words")
+    flags = shlex.split(compiler_environment(site)["CXXFLAGS"])
+    assert f"-ffile-prefix-map={site.tree.source}=/usr/src/oar" in flags
+
+
+def test_the_compiler_cache_is_the_mount_in_a_container_and_the_user_s_in_place(
+    tmp_path: Path,
+) -> None:
+    docker, host = make_site(tmp_path), make_site(tmp_path, host=True)
+    assert compiler_environment(docker)["CCACHE_DIR"] == "/run/ccache"
+    assert compiler_environment(host)["CCACHE_DIR"] == str(tmp_path / "cache" / "ccache")
+    assert compiler_environment(host)["CCACHE_BASEDIR"] == str(tmp_path)
+
+
+# -- whether to configure
+
+
+def configured(site: Site, options: dict[str, str]) -> None:
+    """What scripts/build leaves behind."""
+    _, stamp, _ = configure_mode(site, compiler_environment(site), options)
+    site.build.mkdir(parents=True)
+    (site.build / ".slipway-configured").write_text(stamp)
+    (site.build / "build.ninja").touch()
+
+
+def mode(site: Site, options: dict[str, str], **env: str) -> str:
+    return configure_mode(site, {**compiler_environment(site), **env}, options)[0]
+
+
+def test_a_new_directory_is_configured_afresh(tmp_path: Path) -> None:
+    site = make_site(tmp_path)
+    found, stamp, arguments = configure_mode(site, compiler_environment(site), {"A": "1", "B": ""})
+    assert found == "fresh"
+    assert "toolchain" in stamp
+    assert arguments == ["-DA=1", "-DB="]
+
+
+def test_the_same_again_is_not_configured(tmp_path: Path) -> None:
+    site = make_site(tmp_path)
+    configured(site, {"A": "1", "B": "2"})
+    assert mode(site, {"B": "2", "A": "1"}) == "no"
+    assert mode(site, {"A": "1", "B": "2"}, CCACHE_MAXSIZE="1G", NINJA_STATUS="x") == "no"
+
+
+def test_a_directory_without_ninja_s_file_is_configured_again(tmp_path: Path) -> None:
+    site = make_site(tmp_path)
+    configured(site, {})
+    (site.build / "build.ninja").unlink()
+    assert mode(site, {}) == "again"
+
+
+@pytest.mark.parametrize(
+    ("options", "arguments"),
+    [
+        ({"A": "2", "B": "2"}, ["-DA=2", "-DB=2"]),
+        ({"A": "1", "B": "2", "C": "3"}, ["-DA=1", "-DB=2", "-DC=3"]),
+        ({"B": "2"}, ["-UA", "-DB=2"]),
+    ],
+)
+def test_other_options_are_configured_on_top_and_those_gone_are_unset(
+    tmp_path: Path, options: dict[str, str], arguments: list[str]
+) -> None:
+    site = make_site(tmp_path)
+    configured(site, {"A": "1", "B": "2"})
+    found = configure_mode(site, compiler_environment(site), options)
+    assert (found[0], found[2]) == ("again", arguments)
+
+
+AFRESH: dict[str, Callable[[Site], Site]] = {
+    "another dev image": lambda site: replace(site, image="slipway-dev:ba9876543210"),
+    "another source": lambda site: replace(
+        site, tree=replace(site.tree, source=site.tree.source.parent / "other")
+    ),
+    "another instruction set": lambda site: replace(
+        site, tree=replace(site.tree, variants={"cpu": TABLE["noavx"]})
+    ),
+}
+
+
+@pytest.mark.parametrize("change", AFRESH.values(), ids=AFRESH)
+def test_what_cmake_reads_only_once_means_afresh(
+    tmp_path: Path, change: Callable[[Site], Site]
+) -> None:
+    site = make_site(tmp_path)
+    configured(site, {})
+    assert mode(change(site), {}) == "fresh"
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", "null", '{"toolchain": "x"}'])
+def test_a_stamp_that_says_nothing_means_afresh(tmp_path: Path, text: str) -> None:
+    site = make_site(tmp_path)
+    configured(site, {})
+    (site.build / ".slipway-configured").write_text(text)
+    assert mode(site, {}) == "fresh"
+
+
+# -- ccache
+
+
+def test_ccache_s_log_is_counted(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text(
+        "# /src/a.cc\ndirect_cache_hit\nlocal_storage_hit\n"
+        "# /src/b.cc\ndirect_cache_miss\npreprocessed_cache_hit\n"
+        "# /src/c.cc\ncache_miss\ndirect_cache_miss\npreprocessed_cache_miss\n"
+        "# /src/cache_miss\n"
+    )
+    assert ccache_counts(log) == (2, 3)
+
+
+def test_without_a_log_nothing_was_compiled(tmp_path: Path) -> None:
+    assert ccache_counts(tmp_path / "log") == (0, 0)
+    assert Built(0.1, 0, 0).cache == "nothing to compile"
+    assert Built(0.1, 12, 10).cache == "10 of 12 compilations from the cache"
+
+
+# -- reports
+
+CTEST = """\
+<testsuite name="Linux-c++" tests="4" failures="1" disabled="1" skipped="1">
+ <testcase name="Linear.Works" classname="Linear.Works" time="0.1" status="run"/>
+ <testcase name="Relu.Fails" classname="Relu.Fails" time="0.1" status="fail">
+  <failure message=""/></testcase>
+ <testcase name="Gpu.NotRun" classname="Gpu.NotRun" time="0" status="notrun">
+  <skipped message="Unable to find executable"/></testcase>
+ <testcase name="Off" classname="Off" time="0" status="disabled"/>
+</testsuite>"""
+PYTEST = """\
+<testsuites><testsuite name="pytest" errors="1" failures="0" skipped="1" tests="3">
+ <testcase classname="tests.test_a" name="test_x" time="0.1"/>
+ <testcase classname="tests.test_a" name="test_y" time="0"><skipped type="s"/></testcase>
+ <testcase classname="tests.test_a" name="test_z" time="0"><error message="e"/></testcase>
+</testsuite></testsuites>"""
+
+
+def test_a_test_that_did_not_run_is_not_counted_but_named(tmp_path: Path) -> None:
+    (tmp_path / "c.xml").write_text(CTEST)
+    (tmp_path / "p.xml").write_text(PYTEST)
+    tested = read_reports({"CTest": tmp_path / "c.xml", "pytest": tmp_path / "p.xml"})
+    assert (tested.executed, tested.failed) == (4, 2)
+    assert tested.parts == "CTest 2, pytest 2"
+    assert tested.not_run == ("Gpu.NotRun.Gpu.NotRun", "Off.Off", "tests.test_a.test_y")
+
+
+def test_a_report_that_is_not_there_counts_nothing(tmp_path: Path) -> None:
+    (tmp_path / "p.xml").write_text(PYTEST)
+    tested = read_reports({"CTest": tmp_path / "c.xml", "pytest": tmp_path / "p.xml"})
+    assert (tested.executed, tested.parts) == (2, "pytest 2")
+
+
+@pytest.mark.parametrize("text", ["", PYTEST[:100]])
+def test_a_report_that_is_cut_off_is_an_error_that_names_it(tmp_path: Path, text: str) -> None:
+    (tmp_path / "p.xml").write_text(text)
+    with pytest.raises(SlipwayError, match=r"p\.xml") as caught:
+        read_reports({"pytest": tmp_path / "p.xml"})
+    assert caught.value.code == BAD_DATA
+
+
+# -- links
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    source = tmp_path / "tree"
+    for name in ("tree/src", "tree/.git", "far/include/deep"):
+        (tmp_path / name).mkdir(parents=True)
+    (tmp_path / "far" / "a.h").touch()
+    (source / "src" / "a.cc").touch()
+    return source
+
+
+def test_links_that_stay_in_the_tree_need_no_mount(tree: Path) -> None:
+    (tree / "link").symlink_to("src/a.cc")
+    (tree / "dangling").symlink_to("src/gone.cc")
+    assert links_out(tree) == []
+
+
+def test_links_to_the_image_s_own_directories_need_no_mount(tree: Path) -> None:
+    (tree / "link").symlink_to("/usr/include")
+    assert links_out(tree) == []
+
+
+def test_what_links_out_of_the_tree_lead_to_is_mounted(tree: Path, tmp_path: Path) -> None:
+    (tree / "src" / "a.h").symlink_to("../../far/a.h")
+    (tree / "include").symlink_to(tmp_path / "far" / "include")
+    assert links_out(tree) == [tmp_path / "far" / "a.h", tmp_path / "far" / "include"]
+
+
+def test_a_link_below_another_is_mounted_with_it(tree: Path, tmp_path: Path) -> None:
+    (tree / "deep").symlink_to(tmp_path / "far" / "include" / "deep")
+    (tree / "far").symlink_to(tmp_path / "far")
+    assert links_out(tree) == [tmp_path / "far"]
+
+
+def test_git_s_own_links_are_left_alone(tree: Path, tmp_path: Path) -> None:
+    (tree / ".git" / "link").symlink_to(tmp_path / "far")
+    assert links_out(tree) == []
+
+
+def test_a_link_that_leads_nowhere_is_an_error(tree: Path, tmp_path: Path) -> None:
+    (tree / "src" / "lost.h").symlink_to(tmp_path / "gone.h")
+    with pytest.raises(SlipwayError, match=r"src/lost\.h leads to .*gone\.h") as caught:
+        links_out(tree)
+    assert caught.value.code == NO_INPUT
+
+
+# -- jobs
+
+
+def test_a_job_reads_the_source_and_writes_to_its_own_directory_only(tmp_path: Path) -> None:
+    site = make_site(tmp_path)
+    job = site.job("build", ["x"], {"A": "1"})
+    writable = {str(m.source) for m in job.mounts if not m.readonly}
+    assert writable == {str(site.out), str(tmp_path / "cache" / "ccache")}
+    readonly = {str(m.source) for m in job.mounts if m.readonly}
+    assert readonly == {str(site.tree.source), str(tmp_path / "scripts")}
+    assert job.command == [str(tmp_path / "scripts" / "build"), "x"]
+    assert job.env == {"SOURCE_DATE_EPOCH": str(EPOCH), "A": "1"}
+    assert not job.network
+    assert job.alone
+    assert job.workdir == str(site.out)
+
+
+def test_two_variants_have_directories_and_names_of_their_own(tmp_path: Path) -> None:
+    cpu, noavx = make_site(tmp_path), make_site(tmp_path, variant="noavx")
+    assert cpu.out == tmp_path / "out" / "oar" / "cpu"
+    assert noavx.out == tmp_path / "out" / "oar" / "noavx"
+    assert cpu.job("build", [], {}).name != noavx.job("build", [], {}).name
+
+
+def test_the_directories_are_made_before_docker_makes_them_as_root(tmp_path: Path) -> None:
+    site = make_site(tmp_path)
+    site.prepare()
+    assert site.build.is_dir()
+    assert site.reports.is_dir()
+    assert (tmp_path / "cache" / "ccache").is_dir()
+
+
+def test_a_directory_of_another_owner_is_an_error_with_the_command_that_mends_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = make_site(tmp_path)
+    site.prepare()
+    monkeypatch.setattr(os, "access", lambda path, _: Path(path) != site.out)
+    with pytest.raises(SlipwayError, match=f"cannot write {site.out}: it belongs to uid") as caught:
+        site.prepare()
+    assert caught.value.code == CANNOT_CREATE
+    assert caught.value.fix == (f'sudo chown -R "$(id -u):$(id -g)" {tmp_path / "out"}',)
+
+
+# -- what a step depends on
+
+
+def test_the_inputs_of_a_step_are_the_same_when_nothing_changed(tmp_path: Path) -> None:
+    site = make_site(tmp_path)
+    assert inputs_of(site, "test") == inputs_of(replace(site), "test")
+
+
+INPUTS: dict[str, Callable[[Site], Site | None]] = {
+    "a source file": lambda site: (site.tree.source / "new.cc").touch(),
+    "the build script": lambda site: touch(site.workshop.scripts / "build"),
+    "the step's script": lambda site: touch(site.workshop.scripts / "test"),
+    "the image": lambda site: replace(site, image="slipway-dev:ba9876543210"),
+    "the variant": lambda site: replace(site, variant="noavx"),
+    "the date": lambda site: with_version(site, epoch=1),
+    "the version": lambda site: with_version(site, pep440="1.2.1"),
+}
+
+
+def touch(file: Path) -> None:
+    file.write_text(f"{file.read_text()}changed\n")
+
+
+def with_version(site: Site, **changes: str | int) -> Site:
+    version = replace(site.tree.version, **changes)
+    return replace(site, tree=replace(site.tree, version=version))
+
+
+@pytest.mark.parametrize("change", INPUTS.values(), ids=INPUTS)
+def test_the_inputs_of_a_step_change_with(
+    tmp_path: Path, change: Callable[[Site], Site | None]
+) -> None:
+    site = make_site(tmp_path)
+    before = inputs_of(site, "test")
+    assert inputs_of(change(site) or site, "test") != before
+
+
+def test_what_a_link_leads_to_is_an_input(tmp_path: Path) -> None:
+    site = make_site(tmp_path)
+    (tmp_path / "far.h").write_text("old")
+    (site.tree.source / "far.h").symlink_to(tmp_path / "far.h")
+    before = inputs_of(site, "test")
+    (tmp_path / "far.h").write_text("newer")
+    assert inputs_of(site, "test") != before
+
+
+def test_what_slipway_itself_makes_is_no_input(tmp_path: Path) -> None:
+    site = make_site(tmp_path)
+    site = replace(site, tree=replace(site.tree, source=tmp_path))  # the checkout builds itself
+    before = inputs_of(site, "test")
+    for name in ("out", "dist"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "made").touch()
+    os.utime(tmp_path)
+    assert inputs_of(site, "test") == before
+
+
+# -- testing
+
+
+@dataclass
+class Recorder:
+    """A place where jobs do nothing but leave reports."""
+
+    reports: Path
+    status: int = 0
+    ctest: str = CTEST
+    pytest: str = PYTEST
+    jobs: list[Job] = field(default_factory=list)
+
+    def inside(self, path: Path) -> str:
+        return str(path)
+
+    def run(self, job: Job, image: str) -> int:  # noqa: ARG002  # a place's signature
+        self.jobs.append(job)
+        self.reports.mkdir(parents=True, exist_ok=True)
+        for name in ("ctest", "pytest"):
+            if f"--{name}" in job.command and getattr(self, name):
+                (self.reports / f"{name}.xml").write_text(getattr(self, name))
+        return self.status
+
+
+def recorded(tmp_path: Path, **recorder: int | str) -> tuple[Site, Recorder]:
+    site = make_site(tmp_path, test={"pytest": ["tests"], "pythonpath": ["python", "with space"]})
+    (site.tree.source / "tests").mkdir()
+    (site.tree.source / "tests" / "test_a.py").touch()
+    place = Recorder(site.reports, **recorder)  # type: ignore[arg-type]
+    return replace(site, place=place), place
+
+
+def test_both_kinds_of_tests_run_by_default(tmp_path: Path) -> None:
+    site, place = recorded(tmp_path)
+    builds.test(site)
+    (job,) = place.jobs
+    source, build = site.tree.source, site.build
+    assert job.command[1:] == [
+        *(str(build), str(site.reports), "--ctest", "--pytest", f"--rootdir={source}"),
+        *("--override-ini", f"pythonpath={build}/python '{build}/with space'", f"{source}/tests"),
+    ]
+
+
+def test_a_filter_for_one_kind_runs_that_kind_alone(tmp_path: Path) -> None:
+    site, place = recorded(tmp_path)
+    builds.test(site, ctest_filter="Linear")
+    builds.test(site, pytest_arguments=["-k", "x"])
+    builds.test(site, ctest_filter="Linear", pytest_arguments=["-k", "x"])
+    first, second, third = (job.command for job in place.jobs)
+    assert first[3:] == ["--ctest", "Linear"]
+    assert "--ctest" not in second
+    assert second[-3:] == ["-k", "x", f"{site.tree.source}/tests"]
+    assert third[3:6] == ["--ctest", "Linear", "--pytest"]
+
+
+def test_a_test_named_relative_to_the_source_is_found_and_alone(tmp_path: Path) -> None:
+    site, place = recorded(tmp_path)
+    builds.test(site, pytest_arguments=["tests/test_a.py::test_x", "-x"])
+    assert place.jobs[0].command[-2:] == [f"{site.tree.source}/tests/test_a.py::test_x", "-x"]
+
+
+def test_no_test_run_is_a_failure_even_when_the_status_is_0(tmp_path: Path) -> None:
+    site, _ = recorded(tmp_path, ctest="<testsuite/>", pytest="")
+    with pytest.raises(SlipwayError, match=r"no test of oar 1\.2\.0 cpu was executed") as caught:
+        builds.test(site)
+    assert caught.value.code == BAD_DATA
+
+
+def test_reports_of_an_earlier_run_do_not_count(tmp_path: Path) -> None:
+    site, place = recorded(tmp_path)
+    builds.test(site)
+    place.ctest = place.pytest = ""
+    with pytest.raises(SlipwayError, match="no test"):
+        builds.test(site)
+
+
+def test_a_failing_test_ends_with_the_program_s_status_and_says_how_many(tmp_path: Path) -> None:
+    site, _ = recorded(tmp_path, status=8)
+    with pytest.raises(SlipwayError, match=r"2 of 4 tests of oar 1\.2\.0 cpu failed") as caught:
+        builds.test(site)
+    assert caught.value.code == 8
+
+
+def test_tests_that_did_not_run_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site, _ = recorded(tmp_path)
+    builds.test(site)
+    said = capsys.readouterr().out
+    assert "not run: tests.test_a.test_y\n" in said
+    assert "4 tests executed (CTest 2, pytest 2)" in said
+
+
+def test_a_build_that_fails_ends_with_the_compiler_s_status(tmp_path: Path) -> None:
+    site, _ = recorded(tmp_path, status=2)
+    with pytest.raises(SlipwayError, match=r"oar 1\.2\.0 cpu was not built") as caught:
+        builds.build(site)
+    assert caught.value.code == 2
+
+
+def test_the_number_of_jobs_reaches_the_script(tmp_path: Path) -> None:
+    site, place = recorded(tmp_path)
+    builds.build(site, jobs=3)
+    builds.build(site)
+    assert place.jobs[0].env["SLIPWAY_JOBS"] == "3"
+    assert "SLIPWAY_JOBS" not in place.jobs[1].env

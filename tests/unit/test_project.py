@@ -1,0 +1,185 @@
+"""project.yaml: what it may say, how one is found, and what it makes of a variant."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+
+from slipway import project
+from slipway.errors import BAD_CONFIG, NO_INPUT, USAGE, SlipwayError
+from slipway.project import Project, fill, find, read, resolve
+from slipway.settings import ROOT, Workshop
+from tests.unit.fakes import VERSION, make_project, make_tree, make_workshop
+
+LEAST = "name: oar\nsummary: s\nlicense: MIT\nmaintainer: Ann <a@example.org>\n"
+
+
+def written(folder: Path, text: str = LEAST) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "project.yaml").write_text(text)
+    (folder / "CMakeLists.txt").write_text("project(oar VERSION 0.1.0)\n")
+    return folder / "project.yaml"
+
+
+# -- reading
+
+
+def test_four_keys_are_enough(tmp_path: Path) -> None:
+    assert read(written(tmp_path)) == Project(
+        name="oar", summary="s", license="MIT", maintainer="Ann <a@example.org>"
+    )
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("examples/*/project.yaml")), ids=str)
+def test_the_bundled_projects_are_valid(path: Path) -> None:
+    assert read(path).name == path.parent.name
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "Expected `object`"),
+        ("name: oar\n", "missing required field `summary`"),
+        (LEAST + "summarry: x\n", "summarry: unknown key; did you mean 'summary'?"),
+        (LEAST + "build: {option: {}}\n", "build.option: unknown key; did you mean 'options'?"),
+        (LEAST + "build: {system: cmaek}\n", "build.system: "),
+        (LEAST + "test: {pytest: tests}\n", "test.pytest: Expected `array`, got `str`"),
+        (LEAST + "image: {budget_mb: big}\n", "image.budget_mb: Expected `int`, got `str`"),
+        (LEAST.replace("oar", "Oar_1"), "name: 'Oar_1' is no Debian package name"),
+        (LEAST.replace("oar", "o"), "name: 'o' is no Debian package name"),
+        ("name: [", "while parsing"),
+    ],
+)
+def test_a_bad_file_is_an_error_that_names_file_and_key(
+    tmp_path: Path, text: str, words: str
+) -> None:
+    file = written(tmp_path, text)
+    with pytest.raises(SlipwayError) as caught:
+        read(file)
+    assert caught.value.code == BAD_CONFIG
+    assert str(file) in caught.value.what
+    assert words in caught.value.cause
+
+
+# -- placeholders
+
+
+def test_placeholders_are_filled_in() -> None:
+    known = {"version": "1.2", "isa": "x86-64-v3"}
+    assert fill("{version}-{isa}-{version}", known, "f") == "1.2-x86-64-v3-1.2"
+
+
+@pytest.mark.parametrize("text", ["plain", "$<CONFIG:Debug>", "${CMAKE_X}", "{}", "{ version }"])
+def test_what_is_no_placeholder_stays(text: str) -> None:
+    assert fill(text, {"version": "1"}, "f") == text
+
+
+def test_an_unknown_placeholder_is_answered_with_the_nearest() -> None:
+    with pytest.raises(SlipwayError, match=r"f: KEY: no placeholder '\{verzion\}'") as caught:
+        fill("{verzion}", {"version": "1"}, "f: KEY")
+    assert caught.value.code == BAD_CONFIG
+    assert "did you mean 'version'?" in caught.value.cause
+
+
+def test_a_variant_s_options_are_the_common_ones_and_its_own(tmp_path: Path) -> None:
+    own = make_project(
+        build={"options": {"V": "{variant}", "I": "{isa}"}},
+        variants={"noavx": {"options": {"I": "none", "N": "{version}"}}},
+    )
+    tree = replace(make_tree(tmp_path), project=own)
+    assert tree.options("cpu") == {"V": "cpu", "I": "x86-64-v3"}
+    assert tree.options("noavx") == {"V": "noavx", "I": "none", "N": "1.2.0"}
+
+
+# -- finding
+
+
+@pytest.fixture
+def workshop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workshop:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    root = tmp_path / "checkout"
+    written(root / "examples" / "oar")
+    written(root / "examples" / "skiff", LEAST.replace("oar", "skiff"))
+    return make_workshop(root)
+
+
+def test_a_directory_a_file_and_a_name_find_the_same(workshop: Workshop) -> None:
+    file = workshop.root / "examples" / "skiff" / "project.yaml"
+    for wanted in ("examples/skiff", "examples/skiff/project.yaml", "skiff", str(file.parent)):
+        assert find(workshop, wanted) == file
+
+
+def test_nothing_said_means_the_setting(workshop: Workshop) -> None:
+    assert find(workshop, "") == workshop.root / "examples" / "oar" / "project.yaml"
+
+
+def test_the_current_directory_comes_before_the_checkout(workshop: Workshop) -> None:
+    file = written(Path.cwd() / "examples" / "oar")
+    assert find(workshop, "examples/oar") == file
+    assert find(workshop, str(workshop.root / "examples" / "oar")) != file
+
+
+def test_a_file_of_any_name_will_do(workshop: Workshop) -> None:
+    file = written(Path.cwd()).rename("mine.yaml").absolute()
+    assert find(workshop, "mine.yaml") == file
+
+
+@pytest.mark.parametrize("wanted", ["skif", "examples/skif", "scripts", "/nowhere"])
+def test_an_unknown_project_is_an_error_that_lists_the_known(
+    workshop: Workshop, wanted: str
+) -> None:
+    with pytest.raises(SlipwayError, match=f"no project '{wanted}'") as caught:
+        find(workshop, wanted)
+    assert caught.value.code == USAGE
+    assert "examples/oar, examples/skiff" in caught.value.cause
+
+
+# -- resolving
+
+
+@pytest.fixture(autouse=True)
+def no_git(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(project, "version_of", lambda *_: VERSION)
+
+
+def test_a_tree_is_where_its_project_yaml_stands(workshop: Workshop) -> None:
+    tree = resolve(workshop)
+    assert tree.source == workshop.root / "examples" / "oar"
+    assert list(tree.variants) == ["cpu", "noavx"]
+
+
+def test_a_source_elsewhere_is_built_by_the_same_project_yaml(workshop: Workshop) -> None:
+    written(Path("other")).unlink()
+    tree = resolve(workshop, "skiff", "other")
+    assert tree.source == Path.cwd() / "other"
+    assert tree.project.name == "skiff"
+
+
+def test_a_source_that_is_not_there_is_an_error(workshop: Workshop) -> None:
+    with pytest.raises(SlipwayError, match=r"no source directory .*gone") as caught:
+        resolve(workshop, "", "gone")
+    assert caught.value.code == NO_INPUT
+
+
+def test_a_source_without_cmake_s_file_is_an_error(workshop: Workshop) -> None:
+    Path("empty").mkdir()
+    with pytest.raises(SlipwayError, match=r"empty has no CMakeLists\.txt") as caught:
+        resolve(workshop, "", "empty")
+    assert caught.value.code == NO_INPUT
+
+
+def test_a_project_has_the_rows_that_it_names_in_the_table_s_order(workshop: Workshop) -> None:
+    written(workshop.root / "examples" / "oar", LEAST + "variants: {noavx: {}}\n")
+    assert list(resolve(workshop).variants) == ["noavx"]
+
+
+def test_a_row_that_the_table_does_not_have_is_an_error(workshop: Workshop) -> None:
+    written(workshop.root / "examples" / "oar", LEAST + "variants: {noavc: {}}\n")
+    with pytest.raises(SlipwayError) as caught:
+        resolve(workshop)
+    assert caught.value.code == BAD_CONFIG
+    assert "variants.noavc: no such variant; did you mean 'noavx'?" in caught.value.cause
