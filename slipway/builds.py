@@ -10,6 +10,7 @@ import shutil
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from invoke.exceptions import Exit
 from msgspec.structs import replace
@@ -18,10 +19,12 @@ from slipway import console, engine, images, locks, processes, receipts
 from slipway.engine import Job, Mount, Place
 from slipway.errors import BAD_DATA, CANNOT_CREATE, NO_INPUT, SlipwayError
 from slipway.images import fingerprint
-from slipway.project import Tree, resolve
 from slipway.records import Record
 from slipway.settings import Workshop
 from slipway.variants import choose
+
+if TYPE_CHECKING:
+    from slipway.project import Tree
 
 FEW_BYTES = 16_000_000  # a file system with less free than this is what broke the build
 
@@ -148,6 +151,8 @@ def sites(
     contained = isinstance(place, engine.Docker)
     # The engine is asked while git and the disk are.
     dev = processes.meanwhile(lambda: images.look_for_dev(workshop) if contained else "")
+    from slipway.project import resolve  # 8 ms that pass in the meantime too
+
     tree = resolve(workshop, project, source)
     defaults = [v for v in workshop.settings.default_variants if v in tree.variants]
     names = choose(tree.variants, variant, defaults[:1] or list(tree.variants)[:1])
@@ -391,7 +396,9 @@ def test(s: Site, *, ctest_filter: str = "", pytest_arguments: Sequence[str] = (
         )
     if status:
         raise SlipwayError(
-            f"{result.failed} of {result.executed} tests of {s.title} failed",
+            f"{result.failed} of {result.executed} tests of {s.title} failed"
+            if result.failed
+            else f"the tests of {s.title} did not end well: status {status}",
             cause=disk_full(s.out) or f"their words are above, and in {s.shown(s.reports)}",
             fix=[f"invoke shell --variant {s.variant}"],
             code=status,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 from slipway import builds, console, engine, images, packages, production, receipts, setup
@@ -44,20 +45,17 @@ def everything(
     variants = choose(tree.variants, variant, defaults)
     place, why_in_place = setup.ensure_place(workshop, wanted=wanted, yes=yes)
     summary = Summary()
-    in_place = not isinstance(place, engine.Docker)
-    image, warm = "", None
-    if not in_place:
-        start = time.monotonic()
-        image = images.ensure_dev(workshop)
-        size = 0 if workshop.dry else int(engine.inspect_images(image)[image]["Size"])
-        summary.add("dev image", "all", image, size, start)
-        warm = production.warm_up(workshop, tree, variants)
-    try:
-        for variant in variants:
-            _one(Site(workshop, tree, variant, place, image), summary)
-    finally:
-        if warm:
-            warm.end()
+    contained = isinstance(place, engine.Docker)
+    summary.add("set up", "", "docker" if contained else f"in place: {why_in_place}", 0, begin)
+    with production.warm_up(workshop, tree, variants) if contained else nullcontext():
+        image = ""
+        if contained:
+            start = time.monotonic()
+            image = images.ensure_dev(workshop)
+            size = 0 if workshop.dry else int(engine.inspect_images(image)[image]["Size"])
+            summary.add("dev image", "", image, size, start)
+        for name in variants:
+            _one(Site(workshop, tree, name, place, image), summary)
     if workshop.dry:
         return
     console.say()

@@ -171,7 +171,10 @@ def build_image(workshop: Workshop, recipe: Recipe) -> str:
 
 
 class Background:
-    """A build that goes on beside other work."""
+    """A build that goes on beside other work, and is ended with it if it still runs.
+
+    Whoever needs its result builds it in the foreground, where BuildKit's cache has what is done.
+    """
 
     def __init__(self, workshop: Workshop, recipe: Recipe) -> None:
         self.directory = context_directory(workshop)
@@ -187,8 +190,10 @@ class Background:
             stderr=subprocess.STDOUT,
         )
 
-    def end(self) -> None:
-        """End the build if it still runs: whoever needs its result builds it in the foreground."""
+    def __enter__(self) -> Background:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         if self.process.poll() is None:
             self.process.terminate()
             self.process.wait()

@@ -7,6 +7,7 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -131,14 +132,16 @@ def _tag(workshop: Workshop, tag: str, alias: str) -> None:
         raise engine.failure(answer.stderr, f"tag {alias}")
 
 
-def warm_up(workshop: Workshop, tree: Tree, variants: Sequence[str]) -> images.Background | None:
-    """Start to build what all production images share, while something else compiles.
+def warm_up(
+    workshop: Workshop, tree: Tree, variants: Sequence[str]
+) -> AbstractContextManager[object]:
+    """Build what all production images share, meanwhile, unless they are here.
 
     Installing Python and its packages takes the network and one core for some 20 s, for which the
     first ``all`` on a machine would otherwise wait.
     """
     if workshop.dry or set(variants) <= set(made_images(workshop, tree)):
-        return None
+        return nullcontext()
     return images.Background(workshop, shared(workshop, tree, base.ensure_base(workshop)))
 
 

@@ -196,7 +196,9 @@ def files_on(argv: Sequence[str]) -> list[Path]:
         if word in ("-f", "--config"):
             names.append(following)
         elif word.startswith("--config="):
-            names.append(word.partition("=")[2])
+            names.append(word.removeprefix("--config="))
+        elif word.startswith("-f"):
+            names.append(word.removeprefix("-f").removeprefix("="))
     return [Path(name) for name in names]
 
 

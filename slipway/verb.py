@@ -73,7 +73,7 @@ def _of_system(error: OSError) -> SlipwayError:
         )
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return SlipwayError(
-            f"cannot write {name}: {error.strerror}",
+            f"cannot use {name}: {error.strerror}",
             cause="it belongs to another user, or the file system is read-only",
             fix=[f'sudo chown -R "$(id -u):$(id -g)" {shlex.quote(name)}'],
             code=CANNOT_CREATE,

@@ -38,11 +38,6 @@ from packaging.version import Version as Pep440
 from slipway.errors import BAD_CONFIG, NO_INPUT, SlipwayError
 from slipway.records import Record
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
 MAX_TAG = 128  # characters, as the reference grammar of the distribution project allows
 
 # What git sets for its hooks: with these, `git -C` would look at the hook's repository.
@@ -283,6 +278,11 @@ def cmake_version(text: str) -> str | None:
 
 def pyproject_version(text: str) -> str | None:
     """The version in pyproject.toml, unless it is dynamic."""
+    if sys.version_info >= (3, 11):  # here, since most trees have none
+        import tomllib
+    else:
+        import tomli as tomllib
+
     try:
         version = tomllib.loads(text).get("project", {}).get("version")
     except tomllib.TOMLDecodeError as error:
