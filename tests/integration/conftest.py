@@ -1,0 +1,150 @@
+"""The checkouts that the integration tests share, and the end of all that they made."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import docker
+import pytest
+
+from tests.integration.workbench import (
+    ROOT,
+    Checkout,
+    Done,
+    User,
+    clone,
+    clone_working_tree,
+    commit,
+    give_to,
+    snapshot,
+    socket_path,
+    succeed,
+    tree,
+)
+
+# A path as people have them: whatever a task quotes wrongly falls apart at one of these.
+ODD = "Größe, a b:c"
+
+
+@pytest.fixture(scope="session")
+def client() -> Iterator[Any]:
+    sdk = docker.from_env(timeout=60)
+    yield sdk
+    sdk.close()
+
+
+@pytest.fixture(scope="session")
+def area() -> Iterator[Path]:
+    """A directory that every user of this machine may enter, unlike pytest's own."""
+    directory = Path(tempfile.mkdtemp(prefix="slipway-tests-")).resolve()
+    directory.chmod(0o755)
+    yield directory
+    shutil.rmtree(directory)
+
+
+@pytest.fixture(scope="session")
+def checkouts(area: Path) -> Iterator[list[Checkout]]:
+    """Every clone that was made; at the end none of their containers and images is left."""
+    made: list[Checkout] = []
+    yield made
+    for checkout in made:
+        mine = Checkout(checkout.root)
+        succeed(mine.invoke("stop"))
+        # The dev and base images stay: they are what the next run finds.
+        succeed(mine.invoke("clean", "--images"))
+
+
+@dataclass(frozen=True)
+class Built:
+    """A clone in which ``invoke all`` has run."""
+
+    checkout: Checkout
+    first: Done
+    before: dict[str, tuple[int, int, int]]
+    """The source tree as it was cloned."""
+
+
+@pytest.fixture(scope="session")
+def built(area: Path, checkouts: list[Checkout]) -> Built:
+    checkout = Checkout(area / ODD / "slipway")
+    checkouts.append(checkout)
+    clone_working_tree(ROOT, checkout.root)
+    before = snapshot(checkout.root / "examples" / "oar")
+    first = checkout.invoke("all", timeout=1200)
+    succeed(first)
+    return Built(checkout, first, before)
+
+
+@pytest.fixture(scope="session")
+def cloned(area: Path, built: Built, checkouts: list[Checkout]) -> Callable[[str], Checkout]:
+    """Make another clone of the same commit; nothing has been built in it."""
+
+    def make(name: str) -> Checkout:
+        checkout = Checkout(area / name / "slipway")
+        clone(built.checkout.root, checkout.root)
+        checkouts.append(checkout)
+        return checkout
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def other(cloned: Callable[[str], Checkout]) -> Checkout:
+    """A second checkout of the same commit, with caches of its own."""
+    return cloned("other")
+
+
+def directory_name(request: pytest.FixtureRequest) -> str:
+    """A name for a directory that no other test has, short enough for every path below it."""
+    plain = "".join(c if c.isalnum() else "-" for c in str(request.node.name))
+    return f"{plain[:40]}-{zlib.crc32(request.node.nodeid.encode()):08x}"
+
+
+@pytest.fixture
+def scratch(cloned: Callable[[str], Checkout], request: pytest.FixtureRequest) -> Checkout:
+    """A clone for one test alone, which may edit it."""
+    return cloned(directory_name(request))
+
+
+@pytest.fixture(scope="session")
+def ordinary(area: Path, cloned: Callable[[str], Checkout]) -> Checkout:
+    """A clone of a user who is not root but may use the engine; `./go` made its environment."""
+    root = cloned("somebody").root
+    home = area / "home-1000"
+    home.mkdir()
+    give_to(home, 1000)
+    give_to(root.parent, 1000)
+    user = User(1000, home, (socket_path().stat().st_gid,))
+    succeed(Checkout(root, user).typed("./go", "invoke", "--list"))
+    return Checkout(root, user, root / ".venv" / "bin" / "python")
+
+
+@pytest.fixture(scope="session")
+def nameless(area: Path, ordinary: Checkout, cloned: Callable[[str], Checkout]) -> Checkout:
+    """A clone of a user without an entry in passwd, as on many CI machines."""
+    root = cloned("nameless").root
+    home = area / "home-12345"
+    home.mkdir()
+    give_to(home, 12345)
+    give_to(root.parent, 12345)
+    return Checkout(root, User(12345, home, (socket_path().stat().st_gid,)), ordinary.python)
+
+
+@pytest.fixture
+def tiny(area: Path, request: pytest.FixtureRequest) -> Path:
+    """A small source tree that lies outside any checkout; readable by all."""
+    return tree(area / "trees" / directory_name(request))
+
+
+@pytest.fixture(scope="session")
+def later(cloned: Callable[[str], Checkout]) -> Checkout:
+    """A clone that is one commit further."""
+    checkout = cloned("later")
+    commit(checkout.root, "one more")
+    return checkout
