@@ -22,6 +22,7 @@ from slipway.records import Record
 from slipway.settings import Workshop
 
 IDENTITY = "slipway.base-identity"  # label: suite and hash of the package list
+MERGED_USR = Path("/usr/share/mmdebstrap/hooks/maybe-merged-usr")
 SUITES = ("bookworm", "trixie", "forky", "sid")
 
 # What Debian's own slim images leave out (debuerreotype's .slimify-excludes).
@@ -171,6 +172,9 @@ def bootstrap(workshop: Workshop, suite: str, tried: list[str]) -> Base:
     # An image carries neither lists nor logs, and the files that would differ from run to run.
     argv.append('--customize-hook=rm -rf "$1"/var/log/* "$1"/var/cache/debconf/*-old')
     argv.append('--customize-hook=rm -f "$1"/etc/hostname "$1"/etc/resolv.conf')
+    if suite == "bookworm" and MERGED_USR.is_dir():
+        # Else apt satisfies init-system-helpers with usrmerge, which brings 50 MB of Perl.
+        argv += [f"--hook-dir={MERGED_USR}", "--include=usr-is-merged"]
     argv += ["--quiet", suite, "BASE.tar"]
     if workshop.settings.mirrors.apt:
         argv.append(workshop.settings.mirrors.apt)

@@ -46,14 +46,14 @@ def everything(
     place, why_in_place = setup.ensure_place(workshop, wanted=wanted, yes=yes)
     summary = Summary()
     contained = isinstance(place, engine.Docker)
-    summary.add("set up", "", "docker" if contained else f"in place: {why_in_place}", 0, begin)
+    summary.add("set up", "all", "docker" if contained else f"in place: {why_in_place}", 0, begin)
     with production.warm_up(workshop, tree, variants) if contained else nullcontext():
         image = ""
         if contained:
             start = time.monotonic()
             image = images.ensure_dev(workshop)
             size = 0 if workshop.dry else int(engine.inspect_images(image)[image]["Size"])
-            summary.add("dev image", "", image, size, start)
+            summary.add("dev image", "all", image, size, start)
         for name in variants:
             _one(Site(workshop, tree, name, place, image), summary)
     if workshop.dry:
