@@ -15,9 +15,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from slipway import console, processes
+from slipway import console, outputs, processes
 from slipway.engine import LABEL, client, failure, inspect_images
-from slipway.errors import BAD_CONFIG, BAD_DATA, SlipwayError
+from slipway.errors import BAD_DATA, SlipwayError
 from slipway.records import Record
 from slipway.settings import Workshop
 
@@ -166,7 +166,6 @@ def bootstrap(workshop: Workshop, suite: str, tried: list[str]) -> Base:
             fix=["./go invoke setup (on Debian and Ubuntu it installs mmdebstrap)"],
         )
     tag = bootstrapped_tag(reference)
-    work = workshop.out / ".run"
     argv = ["mmdebstrap", "--variant=minbase", '--aptopt=Acquire::Languages "none"']
     argv += [f"--dpkgopt={option}" for option in SLIM]
     # An image carries neither lists nor logs, and the files that would differ from run to run.
@@ -184,7 +183,7 @@ def bootstrap(workshop: Workshop, suite: str, tried: list[str]) -> Base:
         return Base(tag, "")
     import tempfile  # 5 ms that a build of nothing need not pay
 
-    work.mkdir(parents=True, exist_ok=True)
+    work = outputs.make(workshop.out / ".run", workshop.out)
     with tempfile.TemporaryDirectory(dir=work, prefix="base-") as directory:
         tar = Path(directory) / "base.tar"
         argv[argv.index("BASE.tar")] = str(tar)
@@ -214,7 +213,10 @@ def bootstrap(workshop: Workshop, suite: str, tried: list[str]) -> Base:
         console.show_command(load)
         if processes.call(load):
             raise SlipwayError(
-                f"docker import of {tag} failed", cause="its words are above", code=74
+                f"docker import of {tag} failed",
+                cause="its words are above",
+                fix=["./go invoke doctor"],
+                code=74,
             )
     return Base(tag, identity)
 
@@ -232,5 +234,7 @@ def package_hash(tar: Path) -> str:
         if fields:
             packages.append(f"{fields['Package']}:{fields['Architecture']}={fields['Version']}")
     if not packages:
-        raise SlipwayError("the bootstrapped base has no packages", code=BAD_CONFIG)
+        raise SlipwayError(
+            "the bootstrapped base has no packages", fix=["./go invoke doctor"], code=BAD_DATA
+        )
     return hashlib.sha256("\n".join(sorted(packages)).encode()).hexdigest()[:12]

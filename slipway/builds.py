@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 from invoke.exceptions import Exit
 from msgspec.structs import replace
 
-from slipway import console, engine, images, locks, processes, receipts
+from slipway import console, engine, images, locks, outputs, processes, receipts
 from slipway.engine import Job, Mount, Place
-from slipway.errors import BAD_DATA, CANNOT_CREATE, NO_INPUT, SlipwayError
+from slipway.errors import BAD_DATA, NO_INPUT, SlipwayError
 from slipway.images import fingerprint
 from slipway.records import Record
 from slipway.settings import Workshop
@@ -38,6 +38,8 @@ class Site(Record, frozen=True):
     place: Place
     image: str
     """The dev image; empty when jobs run in place."""
+    links: tuple[Path, ...] = ()
+    """What links out of the tree lead to: see ``links_out``."""
 
     @property
     def out(self) -> Path:
@@ -72,7 +74,7 @@ class Site(Record, frozen=True):
         ccache = self.workshop.cache / "ccache"
         return [
             Mount(self.tree.source, readonly=True),
-            *(Mount(path, readonly=True) for path in links_out(self.tree.source)),
+            *(Mount(path, readonly=True) for path in self.links),
             Mount(self.workshop.scripts, readonly=True),
             Mount(self.out),
             Mount(ccache, target="/run/ccache"),
@@ -91,18 +93,9 @@ class Site(Record, frozen=True):
 
     def prepare(self) -> None:
         """Make the directories that jobs write to, before docker makes them, as root."""
-        for directory in (self.workshop.out, self.out.parent, self.out, self.build):
-            if directory.exists() and not os.access(directory, os.W_OK | os.X_OK):
-                owner = directory.stat().st_uid
-                top = self.workshop.out
-                raise SlipwayError(
-                    f"cannot write {directory}: it belongs to uid {owner}, you are {os.getuid()}",
-                    cause="an earlier run as another user, such as root, made it",
-                    fix=[f'sudo chown -R "$(id -u):$(id -g)" {shlex.quote(str(top))}'],
-                    code=CANNOT_CREATE,
-                )
-        for directory in (self.build, self.reports, self.workshop.cache / "ccache"):
-            directory.mkdir(parents=True, exist_ok=True)
+        for directory in (self.build, self.reports):
+            outputs.make(directory, self.workshop.out)
+        (self.workshop.cache / "ccache").mkdir(parents=True, exist_ok=True)
 
     @contextlib.contextmanager
     def locked(self, verb: str) -> Iterator[None]:
@@ -115,7 +108,7 @@ class Site(Record, frozen=True):
             yield
 
 
-def links_out(source: Path) -> list[Path]:
+def links_out(source: Path) -> tuple[Path, ...]:
     """Files and directories outside ``source`` that symbolic links in it lead to.
 
     They are mounted too, so that a link means the same inside; one that leads nowhere is an error,
@@ -134,10 +127,12 @@ def links_out(source: Path) -> list[Path]:
                 continue
             if not target.exists():
                 raise SlipwayError(
-                    f"the link {path} leads to {target}, which is not there", code=NO_INPUT
+                    f"the link {path} leads to {target}, which is not there",
+                    fix=[f"ls -l {shlex.quote(path)}, then mend the link or remove it"],
+                    code=NO_INPUT,
                 )
             found.add(target)
-    return sorted(p for p in found if not any(q in found for q in p.parents))
+    return tuple(sorted(p for p in found if not any(q in found for q in p.parents)))
 
 
 def sites(
@@ -156,6 +151,7 @@ def sites(
     tree = resolve(workshop, project, source)
     defaults = [v for v in workshop.settings.default_variants if v in tree.variants]
     names = choose(tree.variants, variant, defaults[:1] or list(tree.variants)[:1])
+    links = links_out(tree.source)
     image = dev()
     if contained:
         image = images.ensure_dev(workshop, image)
@@ -170,7 +166,7 @@ def sites(
                 fix=["./go invoke setup --engine host"],
             )
     for name in names:
-        yield Site(workshop, tree, name, place, image)
+        yield Site(workshop, tree, name, place, image, links)
 
 
 def shell(
@@ -223,6 +219,7 @@ def compiler_environment(s: Site) -> dict[str, str]:
         "CCACHE_BASEDIR": common if common != "/" else source,
         "CCACHE_COMPILERCHECK": "content",
         "CCACHE_NOHASHDIR": "1",
+        "CCACHE_ABSSTDERR": "1",  # or messages would name files relative to the build directory
         "CCACHE_MAXSIZE": s.workshop.settings.ccache_size,
         "CCACHE_STATSLOG": f"{build}/.ccache-statistics",
         "NINJA_STATUS": "[%f/%t %es] ",
@@ -422,7 +419,7 @@ def inputs_of(s: Site, *scripts: str) -> str:
     """Fingerprint of all that decides what a step of this site makes."""
     made = (s.workshop.out, s.workshop.dist)
     return fingerprint(
-        [receipts.tree_fingerprint(t, made) for t in (s.tree.source, *links_out(s.tree.source))],
+        [receipts.tree_fingerprint(t, made) for t in (s.tree.source, *s.links)],
         s.tree.file.read_bytes(),
         s.tree.version.pep440,
         s.tree.version.epoch,

@@ -161,7 +161,11 @@ def doctor(workshop: Workshop) -> None:
         if finding.fix:
             console.say(f"{'':8} try: {finding.fix}")
     if problems:
-        raise SlipwayError(f"{problems} problem{'s' * (problems > 1)} found", code=UNAVAILABLE)
+        raise SlipwayError(
+            f"{problems} problem{'s' * (problems > 1)} found",
+            fix=["what stands beside each of them above"],
+            code=UNAVAILABLE,
+        )
 
 
 def apt_candidates(names: list[str]) -> list[str]:

@@ -23,10 +23,10 @@ from typing import Any, Protocol
 
 import msgspec
 
-from slipway import console, processes
-from slipway.errors import NO_PERMISSION, UNAVAILABLE, SlipwayError
+from slipway import console, outputs, processes
+from slipway.errors import NO_PERMISSION, UNAVAILABLE, USAGE, SlipwayError, nearest
 from slipway.records import Record
-from slipway.settings import Workshop
+from slipway.settings import ENGINES, Workshop
 
 MARKER = Path("/etc/slipway-dev")  # stands in the dev image and nowhere else
 LABEL = "slipway.checkout"
@@ -217,7 +217,7 @@ def write_identity(user: Caller, directory: Path) -> None:
         (directory / n).is_file() and (directory / n).read_text() == t for n, t in lines.items()
     ):
         return
-    directory.mkdir(parents=True, exist_ok=True)
+    outputs.make(directory, directory.parent.parent)
     for name, text in lines.items():
         (directory / name).write_text(text)
 
@@ -397,10 +397,22 @@ class InPlace(Record, frozen=True):
 
 def place(workshop: Workshop, wanted: str = "") -> Place:
     """Where jobs run: what ``--engine`` or the setting says; in the dev image, in place."""
-    choice = wanted or workshop.settings.engine
-    if choice == "host" or (choice == "auto" and MARKER.exists()):
+    chosen = choice(workshop, wanted)
+    if chosen == "host" or (chosen == "auto" and MARKER.exists()):
         return InPlace(workshop)
     return Docker(workshop)
+
+
+def choice(workshop: Workshop, wanted: str) -> str:
+    """The engine that ``--engine`` names, else the setting's."""
+    if wanted and wanted not in ENGINES:
+        raise SlipwayError(
+            f"no engine '{wanted}'",
+            cause=nearest(wanted, ENGINES),
+            fix=["invoke build --help"],
+            code=USAGE,
+        )
+    return wanted or workshop.settings.engine
 
 
 def _is_ours(name: str, checkout: str) -> bool:

@@ -43,6 +43,7 @@ def everything(
     tree = resolve(workshop, project, source)
     defaults = [v for v in workshop.settings.default_variants if v in tree.variants]
     variants = choose(tree.variants, variant, defaults)
+    links = builds.links_out(tree.source)
     place, why_in_place = setup.ensure_place(workshop, wanted=wanted, yes=yes)
     summary = Summary()
     contained = isinstance(place, engine.Docker)
@@ -55,7 +56,7 @@ def everything(
             size = 0 if workshop.dry else int(engine.inspect_images(image)[image]["Size"])
             summary.add("dev image", "all", image, size, start)
         for name in variants:
-            _one(Site(workshop, tree, name, place, image), summary)
+            _one(Site(workshop, tree, name, place, image, links), summary)
     if workshop.dry:
         return
     console.say()

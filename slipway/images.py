@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from slipway import base, console, processes
+from slipway import base, console, outputs, processes
 from slipway.base import Base
 from slipway.engine import (
     LABEL,
@@ -106,7 +106,7 @@ def remember_base(workshop: Workshop, value: Base) -> None:
     if workshop.dry:
         return
     memory = workshop.out / ".run" / "base.json"
-    memory.parent.mkdir(parents=True, exist_ok=True)
+    outputs.make(memory.parent, workshop.out)
     memory.write_text(json.dumps({"reference": value.reference, "identity": value.identity}))
 
 
@@ -146,8 +146,7 @@ def context_directory(workshop: Workshop) -> TemporaryDirectory[str]:
 
     if workshop.dry:
         return tempfile.TemporaryDirectory(prefix="slipway-")
-    work = workshop.out / ".run"
-    work.mkdir(parents=True, exist_ok=True)
+    work = outputs.make(workshop.out / ".run", workshop.out)
     return tempfile.TemporaryDirectory(dir=work, prefix="context-")
 
 

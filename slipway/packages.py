@@ -13,7 +13,7 @@ import time
 from datetime import datetime, timezone
 from pathlib import Path
 
-from slipway import console, receipts
+from slipway import console, outputs, receipts
 from slipway.builds import Site, disk_full, inputs_of
 from slipway.errors import BAD_DATA, SlipwayError
 from slipway.images import file_hash, fingerprint
@@ -182,8 +182,12 @@ def deb(s: Site) -> Deb:
 def finished(s: Site, made: Path) -> Path:
     """Put an artifact into ``dist/PROJECT-VERSION/``: written beside, then renamed."""
     directory = s.workshop.dist / f"{s.tree.project.name}-{s.tree.version.pep440}"
-    directory.mkdir(parents=True, exist_ok=True)
+    outputs.make(directory, s.workshop.dist)
     beside, target = directory / f".{made.name}", directory / made.name
-    shutil.copy(made, beside)
-    beside.replace(target)
+    try:
+        shutil.copy(made, beside)
+        beside.replace(target)
+    except BaseException:
+        beside.unlink(missing_ok=True)
+        raise
     return target

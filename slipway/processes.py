@@ -104,7 +104,9 @@ def call(
                 errors="replace" if piped else None,
             )
     except FileNotFoundError as error:
-        raise SlipwayError(f"no program '{argv[0]}' on this machine") from error
+        raise SlipwayError(
+            f"no program '{argv[0]}' on this machine", fix=["./go invoke doctor"]
+        ) from error
     try:
         _watch.check()
         if show is not None and process.stdout is not None:

@@ -20,6 +20,8 @@ from slipway.versions import Version, declared_version, version_of
 # The same loader in C, where PyYAML was built with it: 0.5 ms for Oar's file instead of 3.
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
+EXAMPLE = "mend it; examples/oar/project.yaml shows one that is right"
+
 
 class Part(Record, frozen=True, forbid_unknown_fields=True):
     """What each part of project.yaml has in common: unknown keys are refused."""
@@ -115,7 +117,10 @@ def fill(text: str, known: Mapping[str, str], where: str) -> str:
         name = match.group(1)
         if name not in known:
             raise SlipwayError(
-                f"{where}: no placeholder '{{{name}}}'", cause=nearest(name, known), code=BAD_CONFIG
+                f"{where}: no placeholder '{{{name}}}'",
+                cause=nearest(name, known),
+                fix=[EXAMPLE],
+                code=BAD_CONFIG,
             )
         return known[name]
 
@@ -127,11 +132,14 @@ def read(file: Path) -> Project:
     try:
         data: Any = yaml.load(file.read_text(encoding="utf-8"), Loader=LOADER)  # noqa: S506  # safe
     except yaml.YAMLError as error:
-        raise SlipwayError(f"{file} is not YAML", cause=str(error), code=BAD_CONFIG) from error
-    project = convert(data, Project, str(file))
+        raise SlipwayError(
+            f"{file} is not YAML", cause=str(error), fix=[EXAMPLE], code=BAD_CONFIG
+        ) from error
+    project = convert(data, Project, str(file), fix=EXAMPLE)
     if not re.fullmatch(r"[a-z0-9][a-z0-9+.-]+", project.name):
         raise SlipwayError(
             f"{file} is not valid",
+            fix=[EXAMPLE],
             cause=f"name: '{project.name}' is no Debian package name "
             "(lower case letters, digits, + - . and at least two characters)",
             code=BAD_CONFIG,
@@ -188,6 +196,7 @@ def resolve(workshop: Workshop, project: str = "", source: str = "") -> Tree:
         if name not in table:
             raise SlipwayError(
                 f"{file} is not valid",
+                fix=[EXAMPLE],
                 cause=f"variants.{name}: no such variant; {nearest(name, table)}",
                 code=BAD_CONFIG,
             )

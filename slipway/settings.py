@@ -7,12 +7,13 @@ not here but in its project.yaml (see ``slipway.project``).
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 import msgspec
 import yaml
@@ -27,6 +28,7 @@ from slipway.variants import check as check_variants
 ROOT = Path(__file__).resolve().parent.parent
 
 Engine = Literal["auto", "docker", "host"]
+ENGINES = get_args(Engine)
 T = TypeVar("T")
 
 
@@ -75,19 +77,23 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     budgets: Budgets = Budgets()
 
 
+MEND = "mend it; README.md and invoke.yaml list the settings"
 DEFAULTS: dict[str, Any] = msgspec.to_builtins(Settings())
 
 
-def convert(data: Any, kind: type[T], where: str) -> T:
+def convert(data: Any, kind: type[T], where: str, *, fix: str) -> T:
     """``data`` as ``kind``; an unknown key or a wrong type is an error that names file and key.
 
     :param where: the file the data came from, for the message.
+    :param fix: what to do about it.
     """
     try:
         return msgspec.convert(data, kind)
     except msgspec.ValidationError as error:
         cause = explain(str(error), kind, data)
-        raise SlipwayError(f"{where} is not valid", cause=cause, code=BAD_CONFIG) from error
+        raise SlipwayError(
+            f"{where} is not valid", cause=cause, fix=[fix], code=BAD_CONFIG
+        ) from error
 
 
 def explain(message: str, kind: type, data: Any) -> str:
@@ -144,15 +150,17 @@ def check_file(file: Path) -> None:
     try:
         data = yaml.safe_load(file.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
-        raise SlipwayError(f"{file} is not YAML", cause=str(error), code=BAD_CONFIG) from error
+        raise SlipwayError(
+            f"{file} is not YAML", cause=str(error), fix=[MEND], code=BAD_CONFIG
+        ) from error
     if data is None:
         return
     if not isinstance(data, dict):
         cause = f"expected keys and values, found a {type(data).__name__}"
-        raise SlipwayError(f"{file} is not valid", cause=cause, code=BAD_CONFIG)
+        raise SlipwayError(f"{file} is not valid", cause=cause, fix=[MEND], code=BAD_CONFIG)
     invokes = Config.global_defaults()
     ours = {key: value for key, value in data.items() if key not in invokes}
-    convert(_merged(DEFAULTS, ours), Settings, str(file))
+    convert(_merged(DEFAULTS, ours), Settings, str(file), fix=MEND)
 
 
 def _merged(below: Any, above: Any) -> Any:
@@ -168,6 +176,20 @@ def check_environment(environ: Mapping[str, str]) -> None:
     It takes scalars only from the environment.
     """
     _check_variables(DEFAULTS, "INVOKE", environ)
+    known = {f"INVOKE_{key.upper()}" for key in DEFAULTS}
+    for name in environ:
+        # What other tools call INVOKE_SOMETHING is theirs; what is nearly one of ours is not.
+        if name.startswith("INVOKE_") and not any(
+            name == k or name.startswith(f"{k}_") for k in known
+        ):
+            close = difflib.get_close_matches(name, known, n=1, cutoff=0.85)
+            if close:
+                raise SlipwayError(
+                    f"{name} is no setting",
+                    cause=f"did you mean {close[0]}?",
+                    fix=[f"unset {name}"],
+                    code=BAD_CONFIG,
+                )
 
 
 def _check_variables(defaults: Mapping[str, Any], prefix: str, environ: Mapping[str, str]) -> None:
@@ -182,7 +204,9 @@ def _check_variables(defaults: Mapping[str, Any], prefix: str, environ: Mapping[
                 code=BAD_CONFIG,
             )
         if value is not None and type(default) is int and not re.fullmatch(r"\s*-?\d+\s*", value):
-            raise SlipwayError(f"{name}: '{value}' is no whole number", code=BAD_CONFIG)
+            raise SlipwayError(
+                f"{name}: '{value}' is no whole number", fix=[f"unset {name}"], code=BAD_CONFIG
+            )
         if isinstance(default, dict):
             _check_variables(default, name, environ)
 
@@ -262,6 +286,6 @@ def plain(value: Any) -> Any:
 def load(config: Config) -> Workshop:
     """The workshop that invoke's merged configuration describes."""
     merged = {key: plain(config[key]) for key in Settings.__struct_fields__}
-    settings = convert(merged, Settings, "the settings (invoke.yaml, INVOKE_*, -f)")
+    settings = convert(merged, Settings, "invoke.yaml, INVOKE_* or -f FILE", fix=MEND)
     check_variants(settings.variants)
     return Workshop(root=ROOT, settings=settings, dry=bool(config.run.dry))

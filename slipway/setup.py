@@ -24,7 +24,7 @@ DOCKERD_WAIT_S = 60
 
 def setup(workshop: Workshop, *, wanted: str, yes: bool) -> None:
     """Make this machine ready for the engine that ``--engine`` or the setting names."""
-    choice = wanted or workshop.settings.engine
+    choice = engine.choice(workshop, wanted)
     if choice == "host":
         ensure_host(workshop, yes=yes)
     elif choice == "auto" and engine.MARKER.exists():
@@ -38,7 +38,7 @@ def setup(workshop: Workshop, *, wanted: str, yes: bool) -> None:
 
 def ensure_place(workshop: Workshop, *, wanted: str, yes: bool) -> tuple[Place, str]:
     """Where ``all`` runs, made ready; and, where that is in place, the reason."""
-    choice = wanted or workshop.settings.engine
+    choice = engine.choice(workshop, wanted)
     if choice == "host":
         ensure_host(workshop, yes=yes)
         return engine.InPlace(workshop), "--engine host"
@@ -181,7 +181,10 @@ def ensure_host(workshop: Workshop, *, yes: bool) -> None:
     )
     if status:
         raise SlipwayError(
-            "the Python packages were not installed", cause="pip's words are above", code=status
+            "the Python packages were not installed",
+            cause="pip's words are above",
+            fix=["set mirrors.pip in invoke.yaml to an index that can be reached"],
+            code=status,
         )
 
 
@@ -217,7 +220,10 @@ def as_root(argv: list[str]) -> None:
     status = processes.call(full, stdin=None)
     if status:
         raise SlipwayError(
-            f"{shlex.join(argv)} failed", cause="its words are above", code=UNAVAILABLE
+            f"{shlex.join(argv)} failed",
+            cause="its words are above",
+            fix=["mend that, then ./go invoke setup"],
+            code=UNAVAILABLE,
         )
 
 

@@ -78,7 +78,7 @@ def _of_system(error: OSError) -> SlipwayError:
             fix=[f'sudo chown -R "$(id -u):$(id -g)" {shlex.quote(name)}'],
             code=CANNOT_CREATE,
         )
-    return SlipwayError(f"{error.strerror}: {name}", code=IO_ERROR)
+    return SlipwayError(f"{error.strerror}: {name}", fix=["./go invoke doctor"], code=IO_ERROR)
 
 
 def arguments_after_dashes() -> list[str]:

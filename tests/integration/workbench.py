@@ -1,4 +1,4 @@
-"""What the integration tests share: checkouts, the command line as a process, small source trees."""
+"""What the integration tests share: checkouts, the command line as a process, small trees."""
 
 from __future__ import annotations
 
@@ -265,7 +265,8 @@ def tree(directory: Path, *, cmake: str = "", project: str = "", **files: str) -
 # build. By itself it ends after ten minutes.
 GATE = """\
 add_custom_target(gate ALL COMMAND
-  bash -c "for i in {1..6000}; do [[ -e '${CMAKE_SOURCE_DIR}/open' ]] && exit 0; sleep 0.1; done; exit 9"
+  bash -c "for i in {1..6000}; do [[ -e $0 ]] && exit 0; sleep 0.1; done; exit 9"
+  "${CMAKE_SOURCE_DIR}/open"
   VERBATIM)
 """
 
@@ -314,7 +315,8 @@ def shown_commands(said: str) -> list[str]:
 
 @contextlib.contextmanager
 def tmpfs(directory: Path, size: str) -> Iterator[None]:
-    """A small file system at a directory."""
+    """A small file system at a directory, over what is there."""
+    made = not directory.exists()
     directory.mkdir(parents=True, exist_ok=True)
     subprocess.run(
         ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(directory)], check=True
@@ -323,7 +325,8 @@ def tmpfs(directory: Path, size: str) -> Iterator[None]:
         yield
     finally:
         subprocess.run(["umount", str(directory)], check=True)
-        directory.rmdir()
+        if made:
+            directory.rmdir()
 
 
 @contextlib.contextmanager

@@ -31,7 +31,7 @@ from tests.unit.fakes import make_workshop
 
 def refused(data: object, kind: type = Settings) -> SlipwayError:
     with pytest.raises(SlipwayError) as caught:
-        convert(data, kind, "the file")
+        convert(data, kind, "the file", fix="mend it")
     assert caught.value.code == BAD_CONFIG
     assert caught.value.what == "the file is not valid"
     return caught.value
