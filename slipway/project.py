@@ -202,4 +202,7 @@ def resolve(workshop: Workshop, project: str = "", source: str = "") -> Tree:
             )
     rows = {n: v for n, v in table.items() if not described.variants or n in described.variants}
     version = version_of(tree, declared_version(tree))
-    return Tree(project=described, file=file, source=tree, version=version, variants=rows)
+    found = Tree(project=described, file=file, source=tree, version=version, variants=rows)
+    for name in rows:
+        found.options(name)  # a wrong placeholder is told before anything is made
+    return found

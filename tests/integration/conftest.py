@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 import uuid
@@ -23,6 +24,7 @@ from tests.integration.workbench import (
     clone_working_tree,
     commit,
     give_to,
+    rows_of,
     snapshot,
     socket_path,
     succeed,
@@ -71,6 +73,17 @@ class Built:
     """The source tree as it was cloned."""
 
 
+def keep_record(checkout: Checkout, said: str) -> None:
+    """Leave for .ci/run the names of the images that came into being, and copies of the packages."""
+    directory = os.environ.get("SLIPWAY_CI_RECORD")
+    if not directory:
+        return
+    for deb in (checkout.root / "dist").rglob("*.deb"):
+        shutil.copy(deb, directory)
+    made = [row[2] for key, row in rows_of(said).items() if key[0] == "image"]
+    (Path(directory) / "images").write_text("".join(f"{name}\n" for name in made))
+
+
 @pytest.fixture(scope="session")
 def built(area: Path, checkouts: list[Checkout]) -> Built:
     checkout = Checkout(area / ODD / "slipway")
@@ -79,6 +92,7 @@ def built(area: Path, checkouts: list[Checkout]) -> Built:
     before = snapshot(checkout.root / "examples" / "oar")
     first = checkout.invoke("all", timeout=1200)
     succeed(first)
+    keep_record(checkout, first.stdout)
     return Built(checkout, first, before)
 
 

@@ -190,9 +190,7 @@ def test_an_invoke_yaml_that_is_wrong(spare: Checkout, text: str, words: list[st
         ("INVOKE_BASEE", "debian", ["INVOKE_BASEE", "INVOKE_BASE"]),
     ],
 )
-def test_a_variable_that_is_wrong(
-    spare: Checkout, name: str, value: str, words: list[str]
-) -> None:
+def test_a_variable_that_is_wrong(spare: Checkout, name: str, value: str, words: list[str]) -> None:
     refused(spare.invoke("ps", env={name: value}), 78, *words)
 
 
@@ -298,9 +296,7 @@ def test_spaces_commas_colons_and_umlauts_in_a_trees_path_work(built: Built, are
 @pytest.mark.parametrize(
     ("task", "place"), [("build", ""), ("test", "tiny"), ("deb", "tiny/cpu"), ("all", "")]
 )
-def test_an_out_that_belongs_to_root(
-    ordinary: Checkout, tiny: Path, task: str, place: str
-) -> None:
+def test_an_out_that_belongs_to_root(ordinary: Checkout, tiny: Path, task: str, place: str) -> None:
     assert ordinary.user
     succeed(ordinary.invoke("build", "--project", str(tiny)))
     roots = ordinary.out / place
