@@ -74,7 +74,7 @@ class Built:
 
 
 def keep_record(checkout: Checkout, said: str) -> None:
-    """Leave for .ci/run the names of the images that came into being, and copies of the packages."""
+    """Leave for .ci/run the names of the images that were made, and copies of the packages."""
     directory = os.environ.get("SLIPWAY_CI_RECORD")
     if not directory:
         return

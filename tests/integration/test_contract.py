@@ -1,4 +1,4 @@
-"""The contract: what a build leaves alone, who owns what it makes, and that nothing leaks or stays."""
+"""The contract: what a build leaves alone, who owns what it makes; nothing leaks or stays."""
 
 from __future__ import annotations
 
@@ -251,7 +251,7 @@ def test_a_second_build_of_a_directory_is_told_who_is_at_it(
 
 
 def stop(process: subprocess.Popen[str], signum: signal.Signals) -> str:
-    """Send a signal as it is sent: Ctrl-C to all in the terminal's foreground, others to the task."""
+    """Send a signal as people do: Ctrl-C to all in the foreground, others to the task."""
     if signum == signal.SIGINT:
         os.killpg(process.pid, signum)
     else:
@@ -496,7 +496,7 @@ def test_a_package_that_is_killed_half_way_is_not_in_dist(
         assert snapshot(dist) == before
         tree(tiny)
         succeed(built.checkout.invoke("deb", "--project", str(tiny)))
-    made = [p for p in dist.glob("tiny-*/*")]
+    made = list(dist.glob("tiny-*/*"))
     assert [p.suffix for p in made] == [".deb"]
     subprocess.run(["dpkg-deb", "--contents", str(made[0])], check=True, capture_output=True)
     shutil.rmtree(made[0].parent)
