@@ -15,11 +15,13 @@ import os
 import re
 import shlex
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Any, Protocol
+from urllib.parse import quote
 
 import msgspec
 
@@ -285,8 +287,47 @@ def ask(arguments: Sequence[str], doing: str, *, missing_ok: bool = False) -> st
     return answer.stdout
 
 
+def local_socket() -> str:
+    """Path of this machine's engine socket; empty when a variable or context names another."""
+    host = os.environ.get("DOCKER_HOST")
+    if host:
+        return host.removeprefix("unix://") if host.startswith("unix://") else ""
+    if os.environ.get("DOCKER_CONTEXT"):
+        return ""
+    config = Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker") / "config.json"
+    if config.is_file() and "currentContext" in config.read_text(errors="replace"):
+        return ""
+    return "/var/run/docker.sock"
+
+
+def ask_socket(path: str) -> dict[str, Any] | None:
+    """A look-up at the local engine without starting a client: 2 ms where that takes 20.
+
+    None where it cannot be had in this way; the client then says in its own words what is wrong.
+    """
+    address = local_socket()
+    if not address or not hasattr(socket, "AF_UNIX"):
+        return None
+    try:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(10)
+            connection.connect(address)
+            connection.sendall(f"GET {path} HTTP/1.0\r\nHost: docker\r\n\r\n".encode())
+            with connection.makefile("rb") as stream:
+                head, _, body = stream.read().partition(b"\r\n\r\n")
+        if head.split()[1] not in (b"200", b"404"):
+            return None
+        answer: dict[str, Any] = json.loads(body)
+    except (OSError, ValueError, IndexError):
+        return None
+    return answer
+
+
 def inspect_images(*references: str) -> dict[str, dict[str, Any]]:
     """What ``docker image inspect`` says of those ``references`` that are there; one process."""
+    asked = [ask_socket(f"/images/{quote(reference, safe='/:@')}/json") for reference in references]
+    if None not in asked:
+        return {r: a for r, a in zip(references, asked, strict=True) if a and "Id" in a}
     text = ask(["image", "inspect", *references], "look for images", missing_ok=True)
     found: dict[str, dict[str, Any]] = {}
     for image in json.loads(text or "[]"):

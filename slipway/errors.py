@@ -7,7 +7,6 @@ that ran inside a container, which is passed through unchanged.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Sequence
 
 from invoke.exceptions import Exit
@@ -47,6 +46,8 @@ class SlipwayError(Exit):
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """The sentence that helps after a mistyped name: the nearest known one, then all of them."""
+    import difflib  # only an error needs it
+
     names = sorted(known)
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f"did you mean '{close[0]}'? " if close else ""

@@ -7,7 +7,6 @@ not here but in its project.yaml (see ``slipway.project``).
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import os
 import re
@@ -182,6 +181,8 @@ def check_environment(environ: Mapping[str, str]) -> None:
         if name.startswith("INVOKE_") and not any(
             name == k or name.startswith(f"{k}_") for k in known
         ):
+            import difflib  # hardly ever needed
+
             close = difflib.get_close_matches(name, known, n=1, cutoff=0.85)
             if close:
                 raise SlipwayError(

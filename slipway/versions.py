@@ -36,6 +36,7 @@ from packaging.version import InvalidVersion
 from packaging.version import Version as Pep440
 
 from slipway.errors import BAD_CONFIG, NO_INPUT, SlipwayError
+from slipway.processes import meanwhile
 from slipway.records import Record
 
 MAX_TAG = 128  # characters, as the reference grammar of the distribution project allows
@@ -167,6 +168,10 @@ def read_commit(source: Path) -> Commit | None:
     The latter keeps a tree that is unpacked inside another repository, ignored or just not
     committed there, from taking that one's version.
     """
+    # The slowest question is asked beside the others.
+    status = meanwhile(
+        lambda: run_git(source, "status", "--porcelain", "--untracked-files=normal", "--", ".")
+    )
     try:
         asked = run_git(source, "rev-parse", "--is-shallow-repository", "HEAD", "HEAD:./")
     except FileNotFoundError:  # no git on this machine: the files alone have to do
@@ -189,7 +194,7 @@ def read_commit(source: Path) -> Commit | None:
     before = [f"^{tagged}^@"] if tagged else []
     since = ask_git(source, "rev-list", "--timestamp", "HEAD", *before)
     unknown = shallow == "true" and not release
-    dirty = ask_git(source, "status", "--porcelain", "--untracked-files=normal", "--", ".")
+    dirty = lines_of(source, status())
     return Commit(
         hash=head,
         epoch=int(since[0].split()[0]),
@@ -201,7 +206,11 @@ def read_commit(source: Path) -> Commit | None:
 
 def ask_git(source: Path, *arguments: str) -> list[str]:
     """The lines that git answers."""
-    done = run_git(source, *arguments)
+    return lines_of(source, run_git(source, *arguments))
+
+
+def lines_of(source: Path, done: subprocess.CompletedProcess[str]) -> list[str]:
+    """The lines of an answer, which must not be a refusal."""
     if done.returncode:
         raise git_error(source, done.stderr)
     return done.stdout.splitlines()
