@@ -169,6 +169,37 @@ def sites(
         yield Site(workshop, tree, name, place, image, links)
 
 
+def fetch_in_dev(workshop: Workshop, command: Sequence[str], directories: Sequence[Path]) -> None:
+    """Run a script that fetches something with apt, where jobs run, but with a network.
+
+    :param directories: what it writes to; they exist.
+    """
+    place = engine.place(workshop)
+    mounts = [Mount(workshop.scripts, readonly=True), *(Mount(d) for d in directories)]
+    mirror = workshop.out / ".run" / "mirror"
+    if workshop.settings.mirrors.apt:
+        outputs.make(mirror.parent, workshop.out)
+        mirror.write_text(f"{workshop.settings.mirrors.apt}\n")
+        mounts.append(Mount(mirror, target="/run/slipway/apt/mirror", readonly=True))
+    job = Job(
+        name="fetch",
+        command=[place.inside(Path(w)) if Path(w).is_absolute() else w for w in command],
+        mounts=mounts,
+        network=True,
+        alone=False,
+        inherit=[name for name in engine.PROXIES if name in os.environ],
+    )
+    contained = isinstance(place, engine.Docker)
+    status = place.run(job, images.ensure_dev(workshop) if contained else "")
+    if status:
+        raise SlipwayError(
+            f"nothing was fetched: status {status}",
+            cause="the words of apt are above",
+            fix=["check the name and version, and mirrors.apt in invoke.yaml"],
+            code=status,
+        )
+
+
 def shell(
     workshop: Workshop,
     variant: str,

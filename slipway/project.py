@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import re
-import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
 import yaml
+from invoke.exceptions import Exit
 
 from slipway.errors import BAD_CONFIG, NO_INPUT, USAGE, SlipwayError, nearest
 from slipway.records import Record
 from slipway.settings import Workshop, convert
+from slipway.sources import Source, fetch, known_version
 from slipway.variants import Variant
 from slipway.versions import Version, declared_version, version_of
 
@@ -79,6 +80,8 @@ class Project(Part, frozen=True, kw_only=True):
     license: str
     homepage: str = ""
     maintainer: str
+    source: Source = Source()
+    """Where the tree comes from; empty: it is where project.yaml stands."""
     build: Build = Build()
     variants: dict[str, Row] = msgspec.field(default_factory=dict)
     """The rows of the variants' table that the project has; empty: all of them."""
@@ -170,6 +173,17 @@ def find(workshop: Workshop, wanted: str) -> Path:
     )
 
 
+def fetched(workshop: Workshop, origin: Source, file: Path) -> Path:
+    """The tree that ``source:`` in project.yaml names, fetched if it is not here."""
+
+    def run(command: list[str], directories: Sequence[Path]) -> None:
+        from slipway import builds  # which needs this module
+
+        builds.fetch_in_dev(workshop, command, directories)
+
+    return fetch(workshop, origin, base=file.parent, run=run)
+
+
 def resolve(workshop: Workshop, project: str = "", source: str = "") -> Tree:
     """The tree that ``--project`` and ``--source`` name, ready to be built.
 
@@ -177,7 +191,17 @@ def resolve(workshop: Workshop, project: str = "", source: str = "") -> Tree:
     """
     file = find(workshop, project)
     described = read(file)
-    tree = Path(source).expanduser().resolve() if source else file.parent
+    origin = Source() if source else described.source
+    if origin.kind == "wheel":
+        raise SlipwayError(
+            f"{file}: {origin.wheel} is a prebuilt wheel",
+            cause="there is nothing to compile; only trees that are compiled are packaged so far",
+            fix=["name an sdist or a git repository under source, or --source DIR"],
+            code=BAD_CONFIG,
+        )
+    tree = Path(source).expanduser().resolve() if source else fetched(workshop, origin, file)
+    if workshop.dry and not tree.exists() and not source:
+        raise Exit(code=0)  # what would be fetched has been said; more is not known of it
     if not tree.is_dir():
         raise SlipwayError(
             f"no source directory {tree}",
@@ -188,7 +212,7 @@ def resolve(workshop: Workshop, project: str = "", source: str = "") -> Tree:
         raise SlipwayError(
             f"{tree} has no CMakeLists.txt",
             cause=f"{file} says that it is built by cmake",
-            fix=[f"invoke build --source {shlex.quote(str(file.parent))}"],
+            fix=["invoke build --source DIR, with the directory that holds it"],
             code=NO_INPUT,
         )
     table = workshop.settings.variants
@@ -201,7 +225,7 @@ def resolve(workshop: Workshop, project: str = "", source: str = "") -> Tree:
                 code=BAD_CONFIG,
             )
     rows = {n: v for n, v in table.items() if not described.variants or n in described.variants}
-    version = version_of(tree, declared_version(tree))
+    version = version_of(tree, known_version(origin, tree) or declared_version(tree))
     found = Tree(project=described, file=file, source=tree, version=version, variants=rows)
     for name in rows:
         found.options(name)  # a wrong placeholder is told before anything is made

@@ -24,14 +24,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
-from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion
 from packaging.version import Version as Pep440
 
 from slipway import console
-from slipway.checkouts import fetch_checkout
 from slipway.errors import BAD_CONFIG, SlipwayError
-from slipway.fetched import make_whole, without_credentials
 from slipway.settings import Workshop
 
 Kind = Literal["here", "git", "sdist", "wheel", "debian"]
@@ -159,6 +156,8 @@ def fetch(
     :param run: for a Debian source package, what runs a script in a container.
     """
     if source.kind == "git":
+        from slipway.checkouts import fetch_checkout
+
         return fetch_checkout(
             workshop, source.git, source.ref, base=base, submodules=source.submodules
         )
@@ -174,6 +173,10 @@ def fetch(
 def fetch_sdist(workshop: Workshop, source: Source) -> Path:
     """The directory of an unpacked sdist."""
     digest = str(source.sha256)
+    from packaging.utils import canonicalize_name
+
+    from slipway.fetched import make_whole
+
     name = f"{canonicalize_name(source.sdist)}-{Pep440(source.version)}-{digest[:12]}"
     final = workshop.out / "sources" / name
     if final.is_dir():
@@ -238,6 +241,8 @@ def fetch_debian(workshop: Workshop, source: Source, run: Runner | None) -> Path
         run(debian_command(workshop, source, downloads, tree), [downloads, partial])
         return tree
 
+    from slipway.fetched import make_whole
+
     if make_whole(final, fill):
         where = console.shown(final, workshop.root)
         console.say(f"source: Debian's {source.debian} unpacked into {where}")
@@ -290,6 +295,8 @@ def upstream(version: str) -> str | None:
 def described(source: Source) -> str:
     """A source in one line, for what a person reads."""
     if source.kind == "git":
+        from slipway.fetched import without_credentials
+
         return f"{without_credentials(source.git)} at {source.ref}"
     name = getattr(source, source.kind, "")
     return f"{source.kind} {name} {source.version}".strip() if name else "the project's directory"

@@ -40,8 +40,8 @@ from pathlib import Path
 from slipway.settings import Settings, Workshop, convert
 from slipway.sources import Source, fetch
 root, settings, source = sys.argv[1:]
-workshop = Workshop(Path(root), convert(json.loads(settings), Settings, ""))
-print(fetch(workshop, convert(json.loads(source), Source, ""), base=Path(root)))
+workshop = Workshop(Path(root), convert(json.loads(settings), Settings, "", fix="mend it"))
+print(fetch(workshop, convert(json.loads(source), Source, "", fix="mend it"), base=Path(root)))
 """
 
 
@@ -65,12 +65,15 @@ def workshop_in(tmp_path: Path, *, pip: str = "", dry: bool = False) -> Workshop
     root = tmp_path / "checkout"
     root.mkdir(exist_ok=True)
     data = {"cache_dir": str(tmp_path / "cache"), "mirrors": {"pip": pip}}
-    return Workshop(root, convert(data, Settings, ""), dry)
+    return Workshop(root, convert(data, Settings, "", fix="mend it"), dry)
 
 
 def fetched(workshop: Workshop, python_tag: str = "", **source: Any) -> Path:
     return fetch(
-        workshop, convert(source, Source, ""), base=workshop.root.parent, python_tag=python_tag
+        workshop,
+        convert(source, Source, "", fix="mend it"),
+        base=workshop.root.parent,
+        python_tag=python_tag,
     )
 
 

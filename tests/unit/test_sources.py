@@ -39,7 +39,7 @@ SDIST = {"sdist": "oar", "version": "1.0", "sha256": A}
 
 def message(data: Any) -> str:
     with pytest.raises(SlipwayError) as error:
-        convert(data, Source, "project.yaml")
+        convert(data, Source, "project.yaml", fix="mend it")
     assert error.value.code == 78
     return str(error.value.message)
 
@@ -48,7 +48,7 @@ def message(data: Any) -> str:
 
 
 def test_nothing_named_is_the_directory_itself() -> None:
-    assert convert({}, Source, "").kind == "here"
+    assert convert({}, Source, "", fix="mend it").kind == "here"
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_nothing_named_is_the_directory_itself() -> None:
     ],
 )
 def test_each_kind_of_source(data: Any, kind: str) -> None:
-    assert convert(data, Source, "").kind == kind
+    assert convert(data, Source, "", fix="mend it").kind == kind
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_the_types_give_a_json_schema() -> None:
 def test_a_source_in_one_line_has_no_password() -> None:
     source = Source(git="https://me:secret@example.org/oar.git", ref="v1")
     assert described(source) == "https://example.org/oar.git at v1"
-    assert described(convert(SDIST, Source, "")) == "sdist oar 1.0"
+    assert described(convert(SDIST, Source, "", fix="mend it")) == "sdist oar 1.0"
     assert described(Source()) == "the project's directory"
 
 
@@ -329,7 +329,7 @@ def test_the_version_that_a_source_tells(tmp_path: Path) -> None:
     assert debian_version("no changelog") == ""
     assert known_version(Source(debian="libfann"), tmp_path) == "2.2.0"
     assert known_version(Source(debian="libfann", version="3.0-1"), tmp_path) == "3.0"
-    assert known_version(convert(SDIST, Source, ""), tmp_path) == "1.0"
+    assert known_version(convert(SDIST, Source, "", fix="mend it"), tmp_path) == "1.0"
     assert known_version(Source(git="x", ref="v1"), tmp_path) is None
 
 
