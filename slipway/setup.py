@@ -235,4 +235,6 @@ def apt_install(packages: list[str], *, with_docker: bool = False) -> None:
     ):  # since Debian 13 the command line and BuildKit's client are packages of their own
         packages = [*packages, *doctor.apt_candidates(["docker-cli", "docker-buildx"])]
     quiet = ["--quiet", "--yes", "--no-install-recommends", "-o", "Dpkg::Use-Pty=0"]
+    # A slim system leaves out what lintian consists of.
+    quiet += ["-o", "Dpkg::Options::=--path-include=/usr/share/lintian/*"]
     as_root(["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", *quiet, "install", *packages])

@@ -23,6 +23,7 @@ from tests.integration.workbench import (
     clone,
     clone_working_tree,
     commit,
+    containers,
     give_to,
     rows_of,
     snapshot,
@@ -52,15 +53,20 @@ def area() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def checkouts(area: Path) -> Iterator[list[Checkout]]:
+def checkouts(area: Path, client: Any) -> Iterator[list[Checkout]]:
     """Every clone that was made; at the end none of their containers and images is left."""
     made: list[Checkout] = []
     yield made
     for checkout in made:
         mine = Checkout(checkout.root)
-        succeed(mine.invoke("stop"))
+        if containers(client, mine):
+            succeed(mine.invoke("stop"))
+        if client.images.list(filters=mine.label):
+            succeed(mine.invoke("clean", "--images"))
+        assert containers(client, mine) == []
         # The dev and base images stay: they are what the next run finds.
-        succeed(mine.invoke("clean", "--images"))
+        left = {image.labels["slipway.kind"] for image in client.images.list(filters=mine.label)}
+        assert left <= {"base", "dev"}
 
 
 @dataclass(frozen=True)

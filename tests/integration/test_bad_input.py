@@ -12,6 +12,7 @@ import textwrap
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -324,6 +325,23 @@ def test_a_disk_that_is_full_before_anything_runs(spare: Checkout, tiny: Path, s
         assert "the disk is full" in said, done.stdout
         assert "\n  try: " in said
         assert "Traceback" not in done.stdout
+
+
+def test_an_image_over_its_budget_is_not_kept_and_what_is_large_in_it_is_named(
+    scratch: Checkout, client: Any, area: Path
+) -> None:
+    text = (scratch.root / "examples" / "oar" / "project.yaml").read_text()
+    small, count = re.subn(r"budget_mb: \d+", "budget_mb: 100", text)
+    assert count == 1
+    description = area / "small.yaml"
+    description.write_text(small)
+    tree_of = ["--project", str(description), "--source", "examples/oar"]
+    done = scratch.invoke("prod", *tree_of)
+    error = refused(done, 65, "more than its budget of 100 MB", "image.budget_mb in project.yaml")
+    assert len(re.findall(r"\d MB  python3-numpy\n", error)) == 1
+    assert len(re.findall(r"(?m)^ +[\d.]+ MB  \S+$", error)) == 10
+    kinds = [image.labels["slipway.kind"] for image in client.images.list(filters=scratch.label)]
+    assert "prod" not in kinds
 
 
 # -- programs
