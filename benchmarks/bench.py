@@ -168,7 +168,7 @@ def touch(workshop: Workshop, runs: int) -> Row:
     if not host.is_dir():
         raise SlipwayError("the host has no build tools", fix=["./go invoke setup --engine host"])
     with source_copy(tree) as source, tempfile.TemporaryDirectory() as directory:
-        path = {"PATH": f"{host}/bin:/usr/bin:/bin"}
+        path = {"PATH": f"{host}/bin:/usr/bin:/bin", "VIRTUAL_ENV": str(host)}
         flags = tree.variants["cpu"].compiler_flags
         configure = ["cmake", "-S", str(source), "-B", directory, "-G", "Ninja"]
         configure += ["-DCMAKE_BUILD_TYPE=RelWithDebInfo", f"-DCMAKE_CXX_FLAGS={flags}"]
