@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
@@ -223,10 +224,8 @@ def test_a_task_works_without_a_terminal_at_either_end(built: Built, task: str) 
 
 def test_a_shell_on_a_terminal_is_the_callers_own(built: Built) -> None:
     words = "test -t 0 && test -t 1 && echo it is $(whoami) in $PWD"
-    command = built.checkout.command("shell", "--", "bash", "-c", f"'{words}'")
+    command = shlex.join(built.checkout.command("shell", "--", "bash", "-c", words))
     said = succeed(
-        built.checkout.typed(
-            "script", "--quiet", "--return", "--command", " ".join(command), "/dev/null"
-        )
+        built.checkout.typed("script", "--quiet", "--return", "--command", command, "/dev/null")
     )
     assert f"it is root in {built.checkout.out}/oar/cpu/build" in said
