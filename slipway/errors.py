@@ -15,6 +15,7 @@ USAGE = 64  # a name or flag on the command line that does not exist
 BAD_DATA = 65  # what a build produced is not what it should be
 NO_INPUT = 66  # a source tree, script or file that is not there
 UNAVAILABLE = 69  # no engine, or not everything could be made
+SOFTWARE = 70  # a bug of ours
 CANNOT_CREATE = 73  # out/ or dist/ cannot be written: owner, full disk
 IO_ERROR = 74  # a read or write failed half way
 TEMPORARY = 75  # somebody else holds the build directory: try again

@@ -102,19 +102,12 @@ def remembered_base(workshop: Workshop) -> Base | None:
 
 
 def remember_base(workshop: Workshop, value: Base) -> None:
-    """Keep what the base is, so that the next look needs one process instead of two."""
+    """Keep what the base is, so that the next look can ask for base and dev image at once."""
     if workshop.dry:
         return
     memory = workshop.out / ".run" / "base.json"
     outputs.make(memory.parent, workshop.out)
     memory.write_text(json.dumps({"reference": value.reference, "identity": value.identity}))
-
-
-def ensure_image(workshop: Workshop, recipe: Recipe) -> str:
-    """The tag of the recipe's image, which is built if it is not here."""
-    if recipe.tag in inspect_images(recipe.tag):
-        return recipe.tag
-    return build_image(workshop, recipe)
 
 
 def build_arguments(

@@ -16,11 +16,8 @@ from invoke.context import Context
 from invoke.exceptions import Exit
 
 from slipway import settings
-from slipway.errors import CANNOT_CREATE, IO_ERROR, SlipwayError
+from slipway.errors import CANNOT_CREATE, IO_ERROR, SOFTWARE, SlipwayError
 from slipway.processes import watch_signals
-from slipway.settings import Workshop
-
-SOFTWARE = 70  # sysexits' EX_SOFTWARE: a bug of ours
 
 
 def verb(function: Callable[..., None]) -> Callable[..., None]:
@@ -84,6 +81,3 @@ def _of_system(error: OSError) -> SlipwayError:
 def arguments_after_dashes() -> list[str]:
     """What the user typed after ``--``, word for word; invoke's own remainder loses the quoting."""
     return sys.argv[sys.argv.index("--") + 1 :] if "--" in sys.argv else []
-
-
-__all__ = ["Workshop", "arguments_after_dashes", "verb"]
