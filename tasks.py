@@ -199,7 +199,7 @@ def stop(workshop: Workshop) -> None:
     PROJECT,
     {
         "images": "remove this checkout's production images too",
-        "everything": "remove out/ and every image of this checkout",
+        "everything": "remove out/, dist/ and every image of this checkout",
         "caches": "remove compiler cache and downloads, which all your checkouts share",
         "keep": "remove what was used longest ago, down to a size such as 20GB",
     },

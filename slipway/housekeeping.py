@@ -160,7 +160,7 @@ def clean(
     """Remove build directories of one project; more when asked; or the oldest down to a size.
 
     :param images: production images of this checkout too.
-    :param everything: all projects' output and every image of this checkout.
+    :param everything: all projects' output, dist/ too, and every image of this checkout.
     :param caches: compiler cache and downloads, which all checkouts of this user share.
     :param keep: size such as ``20GB``: what was used longest ago goes, until this much is left.
     """
