@@ -42,7 +42,7 @@ PROJECT = {
 }
 TREE = {
     **PROJECT,
-    "source": "source tree to use in place of the directory of project.yaml",
+    "source": "source tree (default: the directory of project.yaml, or what its source: names)",
 }
 PLACE = {"engine": "docker, or host: run on this machine itself (default: the setting 'engine')"}
 VARIANT = {"variant": "one of the table's, several with commas, or 'all' (default: cpu)"}
@@ -79,6 +79,29 @@ def doctor(workshop: Workshop) -> None:
     subject.doctor(workshop)
 
 
+@task(
+    {
+        "source": "source tree (default: none; a wheel's or an sdist's file will do too)",
+        "name": "of the Debian package and of the file (default: what the tree calls itself)",
+        "adopt": "put a copy of Slipway into the tree, as the directory slipway/",
+        "force": "replace a file that is there and says something else",
+        "schema": "print the JSON Schema of project.yaml instead",
+    }
+)
+def init(
+    workshop: Workshop,
+    source: str = "",
+    name: str = "",
+    adopt: bool = False,
+    force: bool = False,
+    schema: bool = False,
+) -> None:
+    """Look at a source tree and write its project.yaml."""
+    from slipway import init as subject
+
+    subject.init(workshop, source, name, adopt=adopt, force=force, schema=schema)
+
+
 @task()
 def dev(workshop: Workshop) -> None:
     """Make the development image, unless it is up to date."""
@@ -108,7 +131,10 @@ def build(
     VARIANT,
     TREE,
     PLACE,
-    {"ctest-filter": "run only the C++ tests whose names match this regular expression"},
+    {
+        "ctest-filter": "run only the C++ tests whose names match this regular expression",
+        "image": "prod: make the production image, and run the tests of what is installed in it",
+    },
 )
 def test(
     workshop: Workshop,
@@ -117,14 +143,14 @@ def test(
     source: str = "",
     engine: str = "",
     ctest_filter: str = "",
+    image: str = "",
 ) -> None:
     """Build, then run the tests, offline; -- ARGS for pytest."""
-    from slipway import builds
+    from slipway import builds, testing
 
     for site in builds.sites(workshop, variant, project, source, engine):
         with site.locked("test"):
-            builds.build(site)
-            builds.test(site, ctest_filter=ctest_filter, pytest_arguments=arguments_after_dashes())
+            testing.test(site, image, ctest_filter, arguments_after_dashes())
 
 
 @task(VARIANT, TREE, PLACE)
@@ -246,7 +272,9 @@ def all_(
 
 
 namespace = Collection(
-    setup, doctor, dev, build, test, deb, prod, run, shell, ps, stop, clean, bench
+    setup, doctor, init, dev, build, test, deb, prod, run, shell, ps, stop, clean
 )
+if (ROOT / "benchmarks").is_dir():  # not where a library has adopted Slipway
+    namespace.add_task(bench)
 namespace.add_task(all_, name="all")
 namespace.configure(DEFAULTS)

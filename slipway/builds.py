@@ -5,23 +5,24 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shlex
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from invoke.exceptions import Exit
 from msgspec.structs import replace
 
-from slipway import console, engine, images, locks, outputs, processes, receipts
+from slipway import console, copies, engine, images, locks, outputs, processes, receipts
 from slipway.engine import Job, Mount, Place
-from slipway.errors import BAD_DATA, NO_INPUT, SlipwayError
+from slipway.errors import NO_INPUT, SlipwayError
+from slipway.explain import BUILDING, explain
 from slipway.images import fingerprint
 from slipway.records import Record
 from slipway.settings import Workshop
-from slipway.variants import choose
 
 if TYPE_CHECKING:
     from slipway.project import Tree
@@ -52,6 +53,28 @@ class Site(Record, frozen=True):
         return self.out / "build"
 
     @property
+    def copied(self) -> bool:
+        """Whether jobs see a copy of the source, which they may write to."""
+        return self.tree.project.build.copied and not self.tree.wheel
+
+    @property
+    def copy(self) -> Path:
+        """That copy."""
+        return self.out / "source"
+
+    @property
+    def source_inside(self) -> str:
+        """Where the source stands for a job: a copy at the source's own path, but in place."""
+        if self.copied and not self.image:
+            return str(self.copy)
+        return self.place.inside(self.tree.source)
+
+    @property
+    def top_inside(self) -> str:
+        """Where the directory that is built stands for a job."""
+        return f"{self.source_inside}/{self.tree.project.build.directory}".rstrip("/")
+
+    @property
     def reports(self) -> Path:
         """JUnit XML of the tests."""
         return self.out / "reports"
@@ -72,16 +95,19 @@ class Site(Record, frozen=True):
     def mounts(self) -> list[Mount]:
         """What every job of this site sees: source and scripts to read, its own to write."""
         ccache = self.workshop.cache / "ccache"
+        source = self.tree.source
         return [
-            Mount(self.tree.source, readonly=True),
+            Mount(self.copy, instead_of=source) if self.copied else Mount(source, readonly=True),
             *(Mount(path, readonly=True) for path in self.links),
             Mount(self.workshop.scripts, readonly=True),
             Mount(self.out),
             Mount(ccache, target="/run/ccache"),
         ]
 
-    def job(self, verb: str, command: Sequence[str], env: dict[str, str]) -> Job:
-        """A job of this site, without a network."""
+    def job(
+        self, verb: str, command: Sequence[str], env: dict[str, str], *, network: bool = False
+    ) -> Job:
+        """A job of this site, without a network unless the project says so."""
         return Job(
             name=f"{verb}-{self.tree.project.name}-{self.variant}",
             command=[self.script(verb), *command],
@@ -89,11 +115,13 @@ class Site(Record, frozen=True):
             env={"SOURCE_DATE_EPOCH": str(self.tree.version.epoch), **env},
             workdir=self.place.inside(self.out),
             shm_size=self.workshop.settings.shm_size,
+            network=network,
+            inherit=[n for n in engine.PROXIES if n in os.environ] if network else [],
         )
 
     def prepare(self) -> None:
         """Make the directories that jobs write to, before docker makes them, as root."""
-        for directory in (self.build, self.reports):
+        for directory in (self.build, self.reports, *([self.copy] if self.copied else [])):
             outputs.make(directory, self.workshop.out)
         (self.workshop.cache / "ccache").mkdir(parents=True, exist_ok=True)
 
@@ -108,7 +136,17 @@ class Site(Record, frozen=True):
             yield
 
 
-def links_out(source: Path) -> tuple[Path, ...]:
+def not_source(workshop: Workshop, source: Path) -> tuple[Path, ...]:
+    """Directories in a source tree that are ours, not source.
+
+    That is what is made, and the whole checkout where it lies in the tree of the library.
+    """
+    if workshop.root != source and workshop.root.is_relative_to(source):
+        return (workshop.root,)
+    return workshop.out, workshop.dist
+
+
+def links_out(source: Path, leave_out: Container[Path] = ()) -> tuple[Path, ...]:
     """Files and directories outside ``source`` that symbolic links in it lead to.
 
     They are mounted too, so that a link means the same inside; one that leads nowhere is an error,
@@ -116,8 +154,7 @@ def links_out(source: Path) -> tuple[Path, ...]:
     """
     found: set[Path] = set()
     for name, folders, files in os.walk(source):
-        if ".git" in folders:
-            folders.remove(".git")
+        folders[:] = [f for f in folders if f != ".git" and Path(name, f) not in leave_out]
         for entry in (*folders, *files):
             path = os.path.join(name, entry)
             if not os.path.islink(path):
@@ -150,23 +187,50 @@ def sites(
 
     tree = resolve(workshop, project, source)
     defaults = [v for v in workshop.settings.default_variants if v in tree.variants]
-    names = choose(tree.variants, variant, defaults[:1] or list(tree.variants)[:1])
-    links = links_out(tree.source)
+    names = tree.choose(variant, defaults[:1] or list(tree.variants)[:1])
+    links = links_out(tree.source, not_source(workshop, tree.source))
     image = dev()
     if contained:
-        image = images.ensure_dev(workshop, image)
+        image = project_image(workshop, tree, images.ensure_dev(workshop, image))
     else:
         from slipway import doctor
 
-        lacking = doctor.missing_tools(workshop)
+        needed = doctor.missing_packages(tree.project.build.apt)
+        lacking = [*doctor.missing_tools(workshop), *needed]
         if lacking:
             raise SlipwayError(
                 f"missing on this machine: {', '.join(lacking)}",
                 cause="jobs run in place here, without a container",
-                fix=["./go invoke setup --engine host"],
+                fix=[
+                    "./go invoke setup --engine host",
+                    *([shlex.join(["sudo", "apt-get", "install", *needed])] if needed else []),
+                ],
             )
     for name in names:
         yield Site(workshop, tree, name, place, image, links)
+
+
+def project_image(workshop: Workshop, tree: Tree, dev: str) -> str:
+    """The image that a tree is built in: the dev image, with what the project's build needs."""
+    needs = tree.project.build
+    return images.ensure_project(workshop, dev, tree.project.name, needs.apt, needs.pip)
+
+
+def python_tag(workshop: Workshop) -> str:
+    """Tag of the Python that packages are made for, such as ``cp313``: that of the dev image."""
+    place = engine.place(workshop)
+    ask = ["/usr/bin/python3", "-c", "import sys; print('cp%d%d' % sys.version_info[:2])"]
+    if not isinstance(place, engine.Docker):
+        return processes.look(ask).stdout.strip()
+    image = images.ensure_dev(workshop)
+    memory = workshop.out / ".run" / "python" / image.rpartition(":")[2]
+    if memory.is_file():
+        return memory.read_text()
+    run = ["run", "--rm", "--network", "none", "--label", f"{engine.LABEL}={workshop.checkout}"]
+    tag = engine.ask([*run, image, *ask], "ask the dev image for its Python").strip()
+    if not workshop.dry:
+        receipts.write_whole(memory, tag)
+    return tag
 
 
 def fetch_in_dev(workshop: Workshop, command: Sequence[str], directories: Sequence[Path]) -> None:
@@ -176,11 +240,18 @@ def fetch_in_dev(workshop: Workshop, command: Sequence[str], directories: Sequen
     """
     place = engine.place(workshop)
     mounts = [Mount(workshop.scripts, readonly=True), *(Mount(d) for d in directories)]
+    if workshop.ca_bundle:
+        mounts.append(Mount(workshop.ca_bundle, target="/run/slipway/ca/ca.pem", readonly=True))
     mirror = workshop.out / ".run" / "mirror"
     if workshop.settings.mirrors.apt:
         outputs.make(mirror.parent, workshop.out)
         mirror.write_text(f"{workshop.settings.mirrors.apt}\n")
         mounts.append(Mount(mirror, target="/run/slipway/apt/mirror", readonly=True))
+    if workshop.settings.mirrors.pip:
+        conf = outputs.make(mirror.parent, workshop.out) / "pip.conf"
+        conf.touch(0o600)
+        conf.write_text(images.pip_configuration(workshop))
+        mounts.append(Mount(conf, target="/run/secrets/pip", readonly=True))
     job = Job(
         name="fetch",
         command=[place.inside(Path(w)) if Path(w).is_absolute() else w for w in command],
@@ -194,8 +265,8 @@ def fetch_in_dev(workshop: Workshop, command: Sequence[str], directories: Sequen
     if status:
         raise SlipwayError(
             f"nothing was fetched: status {status}",
-            cause="the words of apt are above",
-            fix=["check the name and version, and mirrors.apt in invoke.yaml"],
+            cause="the words of apt or pip are above",
+            fix=["check names and versions, and mirrors in invoke.yaml"],
             code=status,
         )
 
@@ -236,10 +307,13 @@ def compiler_environment(s: Site) -> dict[str, str]:
     what is compiled, so that two checkouts make the same bytes; ccache compares paths relative to
     the directory that holds both source and build.
     """
-    source, build = s.place.inside(s.tree.source), s.place.inside(s.build)
+    source, build = s.source_inside, s.place.inside(s.build)
+    system = s.tree.project.build.system
     name = f"/usr/src/{s.tree.project.name}"
     maps = [f"-ffile-prefix-map={source}={name}", f"-ffile-prefix-map={build}={name}/build"]
     flags = f"{s.tree.variants[s.variant].compiler_flags} {shlex.join(maps)}"
+    if system != "cmake":  # which takes these two from its build type
+        flags = f"-g -O2 {flags}"
     common = os.path.commonpath([source, build])
     ccache = "/run/ccache" if s.image else str(s.workshop.cache / "ccache")
     return {
@@ -254,27 +328,33 @@ def compiler_environment(s: Site) -> dict[str, str]:
         "CCACHE_MAXSIZE": s.workshop.settings.ccache_size,
         "CCACHE_STATSLOG": f"{build}/.ccache-statistics",
         "NINJA_STATUS": "[%f/%t %es] ",
+        **({} if system == "cmake" else {"SETUPTOOLS_SCM_PRETEND_VERSION": s.tree.version.pep440}),
     }
 
 
 def configure_mode(
     s: Site, env: dict[str, str], options: dict[str, str]
 ) -> tuple[str, str, list[str]]:
-    """Whether to configure, the stamp to keep, and CMake's arguments.
+    """Whether to configure, the stamp to keep, and the options as arguments.
 
     ``fresh`` when what CMake reads only once has changed (compilers, flags, source directory);
     ``again`` when options have; ``no`` when nothing has: Ninja itself sees changed CMake files.
     """
     once = {k: v for k, v in env.items() if k in ("CFLAGS", "CXXFLAGS", "LDFLAGS")}
-    toolchain = fingerprint(once, s.image, s.place.inside(s.tree.source))
+    how = s.tree.project.build
+    ways = [how.system, how.directory, how.targets, how.commands, how.network]
+    toolchain = fingerprint(once, s.image, s.source_inside, ways)
     stamp = json.dumps({"toolchain": toolchain, "options": options}, sort_keys=True)
-    arguments = [f"-D{key}={value}" for key, value in options.items()]
+    dash_d = "-D" if how.system == "cmake" else ""
+    arguments = [f"{dash_d}{key}={value}" for key, value in options.items()]
     try:
         text = (s.build / ".slipway-configured").read_text()
         before = json.loads(text)
         same, gone = before["toolchain"] == toolchain, [*before["options"]]
     except (OSError, *receipts.NOT_OURS):
         return "fresh", stamp, arguments
+    if how.system != "cmake":  # no other tells by itself what an option changes
+        return "no" if text == stamp else "fresh", stamp, arguments
     if text == stamp and (s.build / "build.ninja").is_file():
         return "no", stamp, arguments
     if not same:
@@ -298,34 +378,115 @@ class Built(Record, frozen=True):
         return f"{self.hits} of {self.compiled} compilations from the cache"
 
 
+# What the build backends of Python packages are told: a build directory that stays, debug symbols.
+BACKENDS: dict[str, dict[str, str]] = {
+    "scikit_build_core.build": {
+        "build-dir": "{native}",
+        "cmake.build-type": "RelWithDebInfo",
+        "install.strip": "false",
+    },
+    "mesonpy": {"build-dir": "{native}", "setup-args": "-Dbuildtype=debugoptimized"},
+}
+
+
+def backend_settings(s: Site) -> dict[str, str]:
+    """The config settings of the backend that pyproject.toml names; none for one not known here."""
+    file = s.tree.top / "pyproject.toml"
+    text = file.read_text(encoding="utf-8") if file.is_file() else ""
+    backend = re.search(r"""^\s*build-backend\s*=\s*["']([\w.:]+)["']""", text, re.MULTILINE)
+    native = s.place.inside(s.build / "native")
+    known = BACKENDS.get(backend[1], {}) if backend else {}
+    return {key: value.replace("{native}", native) for key, value in known.items()}
+
+
 def build(s: Site, *, jobs: int = 0) -> Built:
     """Configure if inputs changed, compile what changed, and say how it went."""
+    if s.tree.wheel:
+        console.say(f"{s.title}: nothing to compile, {s.tree.wheel.name} is a prebuilt wheel")
+        return Built(0, 0, 0)
     start = time.monotonic()
+    how = s.tree.project.build
     env = compiler_environment(s)
-    mode, stamp, arguments = configure_mode(s, env, s.tree.options(s.variant))
+    options = s.tree.options(s.variant)
+    if how.system == "pep517":
+        options = {**backend_settings(s), **options}
+    mode, stamp, arguments = configure_mode(s, env, options)
+    receipt, inputs = s.out / "receipts" / "build.json", ""
+    if how.system == "pep517":  # its frontend takes seconds to find that nothing has changed
+        inputs = fingerprint(inputs_of(s), stamp)
+        known = receipts.read(receipt, inputs)
+        if known:
+            since = console.moment(known.made_at)
+            console.say(f"{s.title} is unchanged since {since}: no work to do")
+            return Built(time.monotonic() - start, 0, 0)
+    if how.system == "script":
+        arguments = list(how.commands)
+        env |= options
+    arguments += how.targets
     statistics = s.build / ".ccache-statistics"
     if not s.workshop.dry:
         statistics.unlink(missing_ok=True)
+        if s.copied:
+            update_copy(s, afresh=mode == "fresh")
     if jobs:
         env["SLIPWAY_JOBS"] = str(jobs)
-    inside = s.place.inside
-    command = [inside(s.tree.source), inside(s.build), mode, stamp, *arguments]
-    status = s.place.run(s.job("build", command, env), s.image)
-    if status:
-        raise SlipwayError(
-            f"{s.title} was not built: status {status}",
-            cause=disk_full(s.out) or "the words of cmake or the compiler are above",
-            fix=[f"invoke build --variant {s.variant} once that is mended"],
-            code=status,
-        )
+    if how.network and how.system == "cmake" and mode != "no":
+        _run_build(s, "configure", stamp, arguments, env, network=True)
+        mode, arguments = "no", []
+    _run_build(s, mode, stamp, arguments, env, network=how.network and how.system != "cmake")
     hits, compiled = ccache_counts(statistics)
     result = Built(time.monotonic() - start, compiled, hits)
     if not s.workshop.dry:
+        if inputs:
+            wheels = {str(w): images.file_hash(w) for w in (s.build / "wheel").glob("*.whl")}
+            receipts.write(receipt, inputs, {"files": wheels})
         console.say(
             f"{console.bold('built')} {s.title} in {s.shown(s.build)}, "
             f"{console.seconds(result.duration)}, {result.cache}"
         )
     return result
+
+
+def _run_build(
+    s: Site,
+    mode: str,
+    stamp: str,
+    arguments: Sequence[str],
+    env: dict[str, str],
+    *,
+    network: bool,
+) -> None:
+    how = s.tree.project.build
+    command = [how.system, mode, stamp, s.top_inside, s.place.inside(s.build), *arguments]
+    heard = processes.Heard()
+    status = s.place.run(s.job("build", command, env, network=network), s.image, heard)
+    if status:
+        cause, fix = explain(heard.text, BUILDING)
+        raise SlipwayError(
+            f"{s.title} was not built: status {status}",
+            cause=disk_full(s.out) or cause or "the words of the compiler or build tool are above",
+            fix=[fix or f"invoke build --variant {s.variant} once that is mended"],
+            code=status,
+        )
+
+
+def update_copy(s: Site, *, afresh: bool) -> None:
+    """Bring the copy of the source up to date."""
+    ours = not_source(s.workshop, s.tree.source)
+    if afresh:
+        copies.remove(s.copy)
+    changed = copies.sync(s.tree.source, s.copy, ours)
+    if changed:
+        console.say(f"{changed} files of {s.tree.source} copied into {s.shown(s.copy)}")
+    # Where docker mounts into the copy, docker would make the directories itself, as root.
+    for mount in s.mounts():
+        if (
+            not mount.target
+            and mount.source.is_relative_to(s.tree.source)
+            and mount.source.is_dir()
+        ):
+            inside = s.copy / mount.source.relative_to(s.tree.source)
+            inside.mkdir(parents=True, exist_ok=True)
 
 
 def ccache_counts(log: Path) -> tuple[int, int]:
@@ -346,111 +507,11 @@ def disk_full(directory: Path) -> str:
     return f"the disk is full: {console.megabytes(free)} are left for {directory}"
 
 
-class Tested(Record, frozen=True):
-    """What a test run executed, read from its JUnit XML."""
-
-    executed: int
-    failed: int
-    not_run: tuple[str, ...]
-    parts: str
-    """``CTest 30, pytest 60``."""
-
-
-def read_reports(files: dict[str, Path]) -> Tested:
-    """Count what JUnit XML files say; a test that was skipped was not executed."""
-    from xml.etree import ElementTree  # 8 ms that a build need not pay
-
-    executed = failed = 0
-    skipped, parts = [], []
-    for name, file in files.items():
-        if not file.is_file():
-            continue
-        try:
-            root = ElementTree.parse(file).getroot()  # noqa: S314  # our own job wrote it
-        except ElementTree.ParseError as error:
-            raise SlipwayError(
-                f"{file} was not written to its end: {error}",
-                cause=disk_full(file.parent) or "what runs the tests was killed",
-                fix=["run the tests again"],
-                code=BAD_DATA,
-            ) from error
-        cases = list(root.iter("testcase"))
-        ran = [c for c in cases if c.find("skipped") is None and c.get("status") != "disabled"]
-        skipped += [f"{c.get('classname')}.{c.get('name')}" for c in cases if c not in ran]
-        failed += sum(c.find("failure") is not None or c.find("error") is not None for c in ran)
-        executed += len(ran)
-        parts.append(f"{name} {len(ran)}")
-    return Tested(executed, failed, tuple(skipped), ", ".join(parts))
-
-
-def test(s: Site, *, ctest_filter: str = "", pytest_arguments: Sequence[str] = ()) -> Tested:
-    """Run the tree's tests, offline, and fail when one fails or none ran.
-
-    A filter for one of the two kinds runs that kind alone.
-    """
-    wanted = s.tree.project.test
-    narrowed = bool(ctest_filter) != bool(pytest_arguments)
-    command = [s.place.inside(s.build), s.place.inside(s.reports)]
-    if wanted.ctest and not (narrowed and pytest_arguments):
-        command += ["--ctest", *([ctest_filter] if ctest_filter else [])]
-    if wanted.pytest and not (narrowed and ctest_filter):
-        source = s.tree.source
-        command += ["--pytest", f"--rootdir={s.place.inside(source)}"]
-        if wanted.pythonpath:
-            paths = [s.place.inside(s.build / p) for p in wanted.pythonpath]
-            command += ["--override-ini", f"pythonpath={shlex.join(paths)}"]
-        named = any(
-            not a.startswith("-") and (source / a.partition("::")[0]).exists()
-            for a in pytest_arguments
-        )
-        command += [_in_source(s, a) for a in pytest_arguments]
-        command += [] if named else [s.place.inside(source / p) for p in wanted.pytest]
-    for report in ("ctest", "pytest"):
-        if not s.workshop.dry:
-            (s.reports / f"{report}.xml").unlink(missing_ok=True)
-    start = time.monotonic()
-    status = s.place.run(s.job("test", command, {"PYTHONDONTWRITEBYTECODE": "1"}), s.image)
-    if s.workshop.dry:
-        return Tested(0, 0, (), "")
-    result = read_reports({"CTest": s.reports / "ctest.xml", "pytest": s.reports / "pytest.xml"})
-    for name in result.not_run:
-        console.say(f"not run: {name}")
-    if not result.executed:
-        raise SlipwayError(
-            f"no test of {s.title} was executed",
-            cause=disk_full(s.out) or "a filter that fits none, or a project without tests",
-            fix=["invoke test --ctest-filter REGEX", "invoke test -- -k EXPRESSION"],
-            code=BAD_DATA,
-        )
-    if status:
-        raise SlipwayError(
-            f"{result.failed} of {result.executed} tests of {s.title} failed"
-            if result.failed
-            else f"the tests of {s.title} did not end well: status {status}",
-            cause=disk_full(s.out) or f"their words are above, and in {s.shown(s.reports)}",
-            fix=[f"invoke shell --variant {s.variant}"],
-            code=status,
-        )
-    console.say(
-        f"{console.bold('tested')} {s.title}: {result.executed} tests executed ({result.parts}), "
-        f"{console.seconds(time.monotonic() - start)}, {s.shown(s.reports)}"
-    )
-    return result
-
-
-def _in_source(s: Site, argument: str) -> str:
-    """A test named relative to the source, by its absolute path; other arguments as they are."""
-    file, colons, rest = argument.partition("::")
-    if argument.startswith("-") or not (s.tree.source / file).exists():
-        return argument
-    return s.place.inside(s.tree.source / file) + colons + rest
-
-
 def inputs_of(s: Site, *scripts: str) -> str:
     """Fingerprint of all that decides what a step of this site makes."""
-    made = (s.workshop.out, s.workshop.dist)
+    ours = not_source(s.workshop, s.tree.source)
     return fingerprint(
-        [receipts.tree_fingerprint(t, made) for t in (s.tree.source, *s.links)],
+        [receipts.tree_fingerprint(t, ours) for t in (s.tree.source, *s.links)],
         s.tree.file.read_bytes(),
         s.tree.version.pep440,
         s.tree.version.epoch,

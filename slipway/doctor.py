@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -73,6 +73,16 @@ def missing_tools(workshop: Workshop) -> list[str]:
     if not any((home / "bin" / "python3").exists() for home in homes):
         missing.append("Python packages of requirements-image.txt")
     return missing
+
+
+def missing_packages(names: Sequence[str]) -> list[str]:
+    """Debian packages of ``build.apt`` that jobs in place need and this machine lacks."""
+    if not names:
+        return []
+    bare = [name.partition("=")[0] for name in names]
+    asked = processes.look(["dpkg-query", "--show", "--showformat=${Package}\n", *bare])
+    here = asked.stdout.split()
+    return [name for name in bare if name.partition(":")[0] not in here]
 
 
 def look(workshop: Workshop) -> Iterator[Finding]:

@@ -85,6 +85,8 @@ class Mount(Record, frozen=True):
     source: Path
     target: str = ""
     readonly: bool = False
+    instead_of: Path | None = None
+    """The path that a copy is mounted at in place of the original."""
 
 
 class Caller(Record, frozen=True):
@@ -139,8 +141,8 @@ class Place(Protocol):
     def inside(self, path: Path) -> str:
         """Where the host's ``path`` stands for a job."""
 
-    def run(self, job: Job, image: str) -> int:
-        """Run a job to its end and return its exit status."""
+    def run(self, job: Job, image: str, heard: processes.Heard | None = None) -> int:
+        """Run a job to its end and return its exit status; ``heard`` is told what it says."""
 
 
 def mount_argument(source: str, target: str, readonly: bool) -> str:
@@ -188,7 +190,7 @@ def run_arguments(
         if not any(m.target == user.home for m in job.mounts):
             argv += ["--mount", f"type=tmpfs,target={user.home},tmpfs-mode=0777"]
     for mount in job.mounts:
-        target = mount.target or path_inside(mount.source, root)
+        target = mount.target or path_inside(mount.instead_of or mount.source, root)
         argv += ["--mount", mount_argument(str(mount.source), target, mount.readonly)]
     for key, value in {"HOME": user.home, "LC_ALL": "C.UTF-8", **job.env}.items():
         argv += ["--env", f"{key}={value}"]
@@ -348,7 +350,7 @@ class Docker(Record, frozen=True):
         """See ``path_inside``."""
         return path_inside(path, self.workshop.root)
 
-    def run(self, job: Job, image: str) -> int:
+    def run(self, job: Job, image: str, heard: processes.Heard | None = None) -> int:
         """Run ``job`` in a container that is gone afterwards, whatever ends it."""
         docker, user = client(), caller()
         name = container_name(job, self.workshop.checkout)
@@ -373,6 +375,7 @@ class Docker(Record, frozen=True):
                 [docker, *arguments],
                 stdin=None if job.interactive else subprocess.DEVNULL,
                 show=self._shown(job),
+                heard=heard,
                 on_stop=lambda: remove_container(name),
             )
 
@@ -387,9 +390,9 @@ class Docker(Record, frozen=True):
     def _shown(self, job: Job) -> Callable[[str], str] | None:
         """A filter that maps paths below /src back to the host's, where any are mapped."""
         moved = {
-            self.inside(m.source): str(m.source)
-            for m in job.mounts
-            if not m.target and self.inside(m.source) != str(m.source)
+            self.inside(path): str(path)
+            for path in (m.instead_of or m.source for m in job.mounts if not m.target)
+            if self.inside(path) != str(path)
         }
         if not moved or job.interactive:
             return None
@@ -411,8 +414,13 @@ class InPlace(Record, frozen=True):
         """Paths are what they are."""
         return str(path)
 
-    def run(self, job: Job, image: str) -> int:  # noqa: ARG002  # the protocol's
-        """Run ``job`` here, in a process group that ends with us; ``image`` plays no part."""
+    def run(  # the protocol's signature, in which the image plays no part here
+        self,
+        job: Job,
+        image: str,  # noqa: ARG002
+        heard: processes.Heard | None = None,
+    ) -> int:
+        """Run ``job`` here, in a process group that ends with us."""
         home = os.environ.get("HOME", "/")
         # Neither a virtual environment nor a pyenv of the host may leak into what is compiled.
         tools = self.workshop.cache / "host" / "bin"
@@ -432,6 +440,7 @@ class InPlace(Record, frozen=True):
             argv,
             cwd=Path(job.workdir) if job.workdir else None,
             stdin=None if job.interactive else subprocess.DEVNULL,
+            heard=heard,
             own_group=not job.interactive,
         )
 

@@ -6,13 +6,12 @@ import time
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 
-from slipway import builds, console, engine, images, packages, production, receipts, setup
+from slipway import builds, console, engine, images, packages, production, receipts, setup, testing
 from slipway.builds import Site
 from slipway.errors import UNAVAILABLE, SlipwayError
 from slipway.images import fingerprint
 from slipway.project import resolve
 from slipway.settings import Workshop
-from slipway.variants import choose
 
 
 @dataclass
@@ -42,8 +41,8 @@ def everything(
     begin = time.monotonic()
     tree = resolve(workshop, project, source)
     defaults = [v for v in workshop.settings.default_variants if v in tree.variants]
-    variants = choose(tree.variants, variant, defaults)
-    links = builds.links_out(tree.source)
+    variants = tree.choose(variant, defaults)
+    links = builds.links_out(tree.source, builds.not_source(workshop, tree.source))
     place, why_in_place = setup.ensure_place(workshop, wanted=wanted, yes=yes)
     summary = Summary()
     contained = isinstance(place, engine.Docker)
@@ -55,6 +54,11 @@ def everything(
             image = images.ensure_dev(workshop)
             size = 0 if workshop.dry else int(engine.inspect_images(image)[image]["Size"])
             summary.add("dev image", "all", image, size, start)
+            if builds.project_image(workshop, tree, image) != image:
+                start = time.monotonic()
+                image = builds.project_image(workshop, tree, image)
+                size = 0 if workshop.dry else int(engine.inspect_images(image)[image]["Size"])
+                summary.add("its image", "all", image, size, start)
         for name in variants:
             _one(Site(workshop, tree, name, place, image, links), summary)
     if workshop.dry:
@@ -76,9 +80,13 @@ def _one(site: Site, summary: Summary) -> None:
     with site.locked("all"):
         start = time.monotonic()
         built = builds.build(site)
-        summary.add("build", site.variant, f"{site.shown(site.build)}, {built.cache}", 0, start)
-        start = time.monotonic()
-        summary.add("test", site.variant, _tests(site), 0, start)
+        if site.tree.wheel:
+            summary.add("build", site.variant, "a prebuilt wheel: nothing to compile", 0, start)
+        else:
+            summary.add("build", site.variant, f"{site.shown(site.build)}, {built.cache}", 0, start)
+        if testing.has_tests(site.tree):
+            start = time.monotonic()
+            summary.add("test", site.variant, _tests(site), 0, start)
         start = time.monotonic()
         deb = packages.deb(site)
         size = deb.file.stat().st_size if deb.file.is_file() else 0
@@ -95,6 +103,9 @@ def _one(site: Site, summary: Summary) -> None:
         summary.add("image", site.variant, result, image.size, start)
         start = time.monotonic()
         summary.add("run", site.variant, _run(site, image), 0, start)
+        if site.tree.project.test.installed or not testing.has_tests(site.tree):
+            start = time.monotonic()
+            summary.add("test image", site.variant, _image_tests(site, image), 0, start)
 
 
 def _since(what: str, fresh: bool, made_at: float) -> str:
@@ -112,10 +123,25 @@ def _tests(site: Site) -> str:
             f"tests of {site.title}: {since}, {known.facts['executed']} passed then, none run now"
         )
         return f"{since}, none run now"
-    result = builds.test(site)
+    result = testing.test_built(site)
     if not site.workshop.dry:
         receipts.write(file, inputs, {"executed": result.executed})
     return f"{result.executed} tests executed ({result.parts})"
+
+
+def _image_tests(site: Site, image: production.Image) -> str:
+    """Run the tests of what is installed, unless they passed with the very same image."""
+    file = site.out / "receipts" / "test-image.json"
+    home = site.tree.file.parent
+    tests = [receipts.tree_fingerprint(home / path) for path in site.tree.project.test.installed]
+    inputs = fingerprint(image.tag, tests)
+    known = receipts.read(file, inputs)
+    if known:
+        return f"unchanged since {console.moment(known.made_at)}, none run now"
+    result = testing.test_image(site, image)
+    if not site.workshop.dry:
+        receipts.write(file, inputs, {"executed": result.executed})
+    return f"{result.executed} tests executed in {image.alias}"
 
 
 def _run(site: Site, image: production.Image) -> str:

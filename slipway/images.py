@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -143,8 +143,11 @@ def context_directory(workshop: Workshop) -> TemporaryDirectory[str]:
     return tempfile.TemporaryDirectory(dir=work, prefix="context-")
 
 
-def build_image(workshop: Workshop, recipe: Recipe) -> str:
-    """Build ``recipe`` with BuildKit and return its tag."""
+def build_image(workshop: Workshop, recipe: Recipe, *, fix: str = "./go invoke doctor") -> str:
+    """Build ``recipe`` with BuildKit and return its tag.
+
+    :param fix: what to do when it cannot be built.
+    """
     with context_directory(workshop) as directory:
         argv, variables = build_arguments(workshop, recipe, Path(directory))
         console.show_command(argv, variables)
@@ -156,7 +159,7 @@ def build_image(workshop: Workshop, recipe: Recipe) -> str:
         raise SlipwayError(
             f"the {recipe.kind} image was not built",
             cause=f"{recipe.dockerfile.name} failed; docker's words are above",
-            fix=["./go invoke doctor"],
+            fix=[fix],
             code=status,
         )
     return recipe.tag
@@ -218,12 +221,17 @@ def secrets(workshop: Workshop, directory: Path, context: Path) -> list[str]:
     mirrors = workshop.settings.mirrors
     if mirrors.pip:
         conf = directory / "pip.conf"
-        conf.write_text(f"[global]\nindex-url = {mirrors.pip}\n")
-        conf.chmod(0o600)
+        conf.touch(0o600)
+        conf.write_text(pip_configuration(workshop))
         argv += ["--secret", f"id=pip,src={conf}"]
     if mirrors.apt:
         (context / "apt" / "mirror").write_text(f"{mirrors.apt}\n")
     return argv
+
+
+def pip_configuration(workshop: Workshop) -> str:
+    """pip's configuration file for the index that the settings name; may hold credentials."""
+    return f"[global]\nindex-url = {workshop.settings.mirrors.pip}\n"
 
 
 def check_budget(workshop: Workshop, tag: str, budget_mb: int, setting: str) -> int:
@@ -275,6 +283,45 @@ def dev_recipe(workshop: Workshop, value: Base) -> Recipe:
             "tools/packages-dev.txt": workshop.scripts / "packages-dev.txt",
             "requirements-image.txt": root / "requirements-image.txt",
         },
+    )
+
+
+def project_recipe(
+    workshop: Workshop, dev: str, name: str, apt: Sequence[str], pip: Sequence[str]
+) -> Recipe:
+    """The dev image with a layer of what one project's build needs.
+
+    :param dev: tag of the dev image, which is its hash.
+    """
+    root = workshop.root
+    return Recipe(
+        kind="dev",
+        dockerfile=root / "Dockerfile.dev",
+        target="project",
+        base=Base(dev, dev),
+        arguments={"DEV": dev, "APT": " ".join(apt)},
+        files={
+            "tools/apt-install": workshop.scripts / "apt-install",
+            "tools/pip-install": workshop.scripts / "pip-install",
+            "project.txt": "".join(f"{requirement}\n" for requirement in pip),
+        },
+        repository=f"slipway-dev-{name}",
+    )
+
+
+def ensure_project(
+    workshop: Workshop, dev: str, name: str, apt: Sequence[str], pip: Sequence[str]
+) -> str:
+    """The tag of the image that a project is built in: the dev image, where it needs no more."""
+    if not (apt or pip):
+        return dev
+    recipe = project_recipe(workshop, dev, name, apt, pip)
+    if recipe.tag in inspect_images(recipe.tag):
+        return recipe.tag
+    needs = ", ".join([*apt, *pip])
+    console.say(f"adding what {name} is built with to the dev image: {needs}")
+    return build_image(
+        workshop, recipe, fix=f"check build.apt and build.pip in project.yaml: {needs}"
     )
 
 

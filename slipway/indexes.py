@@ -13,7 +13,7 @@ import json
 import shutil
 import sys
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +22,7 @@ from urllib.request import url2pathname
 
 import requests
 import urllib3
+from packaging.requirements import Requirement
 from packaging.tags import Tag, compatible_tags, cpython_tags
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 from packaging.version import InvalidVersion
@@ -86,6 +87,8 @@ class File:
     url: str
     sha256: str = ""
     """Empty: the index does not tell."""
+    yanked: bool = False
+    """Whether its maker has taken it back; who names its version still gets it."""
 
 
 @dataclass(frozen=True)
@@ -195,6 +198,21 @@ def digest_for(python_tag: str, digests: dict[str, str]) -> str | None:
     return None
 
 
+def newest_of(requirement: Requirement, files: Iterable[File], python_tag: str) -> str | None:
+    """The newest version that satisfies a requirement and has a wheel for a Python; None: none has.
+
+    A pre-release is taken only where nothing else will do.
+    """
+    order = set(supported(python_tag))
+    named = {
+        file.name.split("-")[1]
+        for file in files
+        if not file.yanked and wheel_tags(file.name, requirement.name) & order
+    }
+    fit = list(requirement.specifier.filter(Pep440(unquote(version)) for version in named))
+    return str(max(fit)) if fit else None
+
+
 def near(version: str, versions: Iterable[str]) -> list[str]:
     """Two versions below, two above, and the newest."""
     known = sorted({Pep440(v) for v in versions if _is(v)})
@@ -210,17 +228,22 @@ def parse_page(text: str, url: str, content_type: str) -> list[File]:
     if content_type.partition(";")[0].strip().endswith("json"):
         rows: list[dict[str, Any]] = json.loads(text)["files"]
         return [
-            File(row["filename"], urljoin(url, row["url"]), row.get("hashes", {}).get("sha256", ""))
+            File(
+                row["filename"],
+                urljoin(url, row["url"]),
+                row.get("hashes", {}).get("sha256", ""),
+                yanked=bool(row.get("yanked")),
+            )
             for row in rows
         ]
     page = _Links()
     page.feed(text)
     files = []
-    for href in page.links:
+    for href, yanked in page.links:
         address, fragment = urldefrag(urljoin(urljoin(url, page.base), href.strip()))
         digest = fragment.removeprefix("sha256=") if fragment.startswith("sha256=") else ""
         name = unquote(urlsplit(address).path.rpartition("/")[2])
-        files.append(File(name, address, digest.lower()))
+        files.append(File(name, address, digest.lower(), yanked=yanked))
     return files
 
 
@@ -229,13 +252,13 @@ class _Links(HTMLParser):
 
     def __init__(self) -> None:
         super().__init__()
-        self.links: list[str] = []
+        self.links: list[tuple[str, bool]] = []
         self.base = ""
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         href = dict(attrs).get("href")
         if href and tag == "a":
-            self.links.append(href)
+            self.links.append((href, "data-yanked" in dict(attrs)))
         elif href and tag == "base":
             self.base = self.base or href
 
@@ -309,7 +332,7 @@ class Index:
             answer.raise_for_status()
             kind = answer.headers.get("Content-Type", "")
             found = parse_page(answer.text, answer.url, kind)
-        return [File(f.name, with_credentials(f.url, page), f.sha256) for f in found]
+        return [replace(f, url=with_credentials(f.url, page)) for f in found]
 
     def get(self, url: str, headers: dict[str, str]) -> requests.Response:
         """An answer whose body is still to be read."""
@@ -340,13 +363,49 @@ def local_path(url: str) -> Path | None:
     return None if "://" in url else Path(url).expanduser()
 
 
+def newest(workshop: Workshop, requirement: Requirement, python_tag: str) -> str | None:
+    """The newest version in the package index that satisfies a requirement; None: there is none.
+
+    Only wheels count: the dev image takes nothing else.
+
+    :param python_tag: the Python that it is for: ``cp313``.
+    :raises SlipwayError: no place where pip looks answers.
+    """
+    where = places(workshop)
+    pages = pages_of(where, requirement.name)
+    offered: list[File] = []
+    silent: list[str] = []
+    with contextlib.closing(Index(workshop)) as index:
+        for page in pages:
+            try:
+                offered += index.files(page)
+            except NoPage:
+                continue
+            except (requests.RequestException, ValueError, KeyError, OSError) as error:
+                silent.append(f"{without_credentials(page)}: {reason(error)}")
+    found = newest_of(requirement, offered, python_tag)
+    if found is None and silent:
+        raise SlipwayError(
+            f"the newest {requirement.name} is not known: the package index cannot be read",
+            cause="\n".join(silent),
+            fix=["invoke doctor, which looks at network, proxy and certificates"],
+            code=UNAVAILABLE,
+        )
+    return found
+
+
+def pages_of(where: Places, name: str) -> list[str]:
+    """The pages, or directories, in which the files of a project are looked for."""
+    pages = [*where.find_links]
+    return pages + [f"{url.rstrip('/')}/{canonicalize_name(name)}/" for url in where.indexes]
+
+
 def look_up(index: Index, wanted: Wanted, where: Places) -> File:
     """The file that is wanted, out of the first place that has it.
 
     :raises SlipwayError: no place has it, or its sha256 is another.
     """
-    pages = [*where.find_links]
-    pages += [f"{url.rstrip('/')}/{canonicalize_name(wanted.name)}/" for url in where.indexes]
+    pages = pages_of(where, wanted.name)
     offered: list[File] = []
     silent: list[str] = []
     for page in pages:

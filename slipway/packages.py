@@ -7,16 +7,25 @@ packs where the tree was compiled.
 from __future__ import annotations
 
 import email.utils
+import json
+import re
 import shutil
 import textwrap
 import time
+from collections.abc import Iterable
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
+
+from msgspec.structs import replace
 
 from slipway import console, outputs, receipts
 from slipway.builds import Site, disk_full, inputs_of
+from slipway.engine import Mount
 from slipway.errors import BAD_DATA, SlipwayError
+from slipway.explain import PACKING, explain
 from slipway.images import file_hash, fingerprint
+from slipway.processes import Heard
 from slipway.project import Tree
 from slipway.records import Record
 
@@ -39,7 +48,8 @@ class Deb(Record, frozen=True):
     """A finished package in ``dist/``."""
 
     file: Path
-    hash: str
+    dev: Path | None
+    """The second package, of what compiling against the library needs."""
     made_at: float
     fresh: bool
     """Made by this very call, not found unchanged."""
@@ -50,16 +60,20 @@ def package_name(tree: Tree, variant: str) -> str:
     return tree.project.name + tree.variants[variant].suffix
 
 
-def control(tree: Tree, variant: str) -> str:
-    """The control file; dependencies, architecture and version are filled in where it is packed."""
+def control(tree: Tree, variant: str, *, dev: bool = False) -> str:
+    """The control file; dependencies, architecture and version are filled in where it is packed.
+
+    :param dev: of the second package, with what compiling against the library needs.
+    """
     project = tree.project
-    name = package_name(tree, variant)
-    others = [package_name(tree, v) for v in tree.variants if v != variant]
-    extra = "".join(f", {d}" for d in project.package.depends)
+    end = "-dev" if dev else ""
+    name = package_name(tree, variant) + end
+    others = [package_name(tree, v) + end for v in tree.variants if v != variant]
+    extra = "" if dev else "".join(f", {d}" for d in project.package.depends)
     lines = [
         f"Package: {name}",
         "Version: @VERSION@",
-        f"Section: {project.package.section}",
+        f"Section: {'libdevel' if dev else project.package.section}",
         "Priority: optional",
         "Architecture: @ARCHITECTURE@",
         f"Maintainer: {project.maintainer}",
@@ -67,15 +81,21 @@ def control(tree: Tree, variant: str) -> str:
     ]
     if others:  # one variant takes the place of another, and satisfies what depends on it
         lines.append(f"Provides: {', '.join(f'{o} (= @VERSION@)' for o in others)}")
-        lines.append(f"Conflicts: {', '.join(others)}")
-        lines.append(f"Replaces: {', '.join(others)}")
+    replaced = [*others, *project.package.conflicts]
+    if replaced:
+        lines.append(f"Conflicts: {', '.join(replaced)}")
+        lines.append(f"Replaces: {', '.join(replaced)}")
     if project.homepage:
         lines.append(f"Homepage: {project.homepage}")
-    lines.append(f"Description: {project.summary.rstrip('.')}")
+    lines.append(
+        f"Description: {project.summary.rstrip('.')}{' (development files)' if dev else ''}"
+    )
     row = tree.variants[variant]
+    prebuilt = f"This is {tree.wheel.name}, as its makers built it." if tree.wheel else ""
     paragraphs = [
         *project.description.strip().split("\n\n"),
-        f"This variant is compiled for {row.isa}.",
+        "This package has what compiling against the library needs." if dev else "",
+        prebuilt or f"This variant is compiled for {row.isa}.",
     ]
     for number, paragraph in enumerate(filter(None, paragraphs)):
         lines += [" ."] if number else []
@@ -85,98 +105,166 @@ def control(tree: Tree, variant: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def changelog(tree: Tree, variant: str) -> str:
+def changelog(tree: Tree) -> str:
     """Debian changelog with the one entry that is true of every build: its version and commit."""
     version = tree.version
     what = f"commit {version.commit}" if version.commit else "the source tree as it was"
+    if tree.wheel:
+        what = tree.wheel.name
     date = email.utils.format_datetime(datetime.fromtimestamp(version.epoch, timezone.utc))
     return (
-        f"{package_name(tree, variant)} (@VERSION@) @DISTRIBUTION@; urgency=medium\n\n"
+        f"@PACKAGE@ (@VERSION@) @DISTRIBUTION@; urgency=medium\n\n"
         f"  * Version {version.pep440}, made from {what}.\n\n"
         f" -- {tree.project.maintainer}  {date}\n"
     )
 
 
 def copyright_file(tree: Tree) -> str:
-    """The project's own Debian copyright file, else one made from its licence."""
-    for own in ("copyright", "debian/copyright"):
-        if (tree.source / own).is_file():
-            return (tree.source / own).read_text(encoding="utf-8")
+    """The Debian copyright file beside project.yaml or of the tree, else one from its licence."""
+    places = (tree.file.parent, tree.source, tree.source / "debian")
+    own = next((p / "copyright" for p in places if (p / "copyright").is_file()), None)
+    if own:
+        return own.read_text(encoding="utf-8")
     project = tree.project
+    kept = next((tree.source / n for n in LICENSE_FILES if (tree.source / n).is_file()), None)
+    text = kept.read_text(encoding="utf-8", errors="replace") if kept else ""
     year = time.gmtime(tree.version.epoch).tm_year
+    named = re.findall(
+        r"^\s*Copyright\s+(?:\(c\)\s*|©\s*)?(\S.*)$", text, re.MULTILINE | re.IGNORECASE
+    )
+    holders = [who for who in named if re.match(r"\d{4}|[A-Z]", who) and "[" not in who]
     lines = [
         "Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/",
         f"Upstream-Name: {project.name}",
         *([f"Source: {project.homepage}"] if project.homepage else []),
         "",
         "Files: *",
-        f"Copyright: {year} {project.maintainer}",
+        "Copyright: " + "\n ".join(dict.fromkeys(holders or [f"{year} {project.maintainer}"])),
         f"License: {project.license}",
     ]
     common = COMMON_LICENSES.get(project.license)
     if common:
         lines.append(f" On Debian systems the full text is in /usr/share/common-licenses/{common}.")
+    elif kept is None:
+        raise SlipwayError(
+            f"{tree.source} has no licence file",
+            cause=f"and Debian keeps no text of '{project.license}'; looked for "
+            f"{', '.join(LICENSE_FILES)}",
+            fix=[
+                "put the licence's text beside the source, or correct license in project.yaml",
+                "or put a Debian copyright file beside project.yaml",
+            ],
+            code=BAD_DATA,
+        )
     else:
-        text = next((tree.source / n for n in LICENSE_FILES if (tree.source / n).is_file()), None)
-        if text is None:
-            raise SlipwayError(
-                f"{tree.source} has no licence file",
-                cause=f"and Debian keeps no text of '{project.license}'; looked for "
-                f"{', '.join(LICENSE_FILES)}",
-                fix=[
-                    "put the licence's text beside the source, or correct license in project.yaml"
-                ],
-                code=BAD_DATA,
-            )
-        lines += [
-            f" {line}".rstrip() if line.strip() else " ." for line in text.read_text().splitlines()
-        ]
+        lines += [f" {line}".rstrip() if line.strip() else " ." for line in text.splitlines()]
     return "\n".join(lines) + "\n"
+
+
+def overrides(tree: Tree) -> str:
+    """lintian's findings that are overridden, each below the reason."""
+    rows = tree.project.package.lintian.items()
+    return "".join(f"# {' '.join(why.split())}\n@PACKAGE@: {tag}\n" for tag, why in rows)
+
+
+def contents(s: Site) -> dict[str, Any]:
+    """What ``scripts/arrange`` is told: which files go into which package."""
+    package = s.tree.project.package
+    return {
+        "python": [f"{s.source_inside}/{path}" for path in package.python],
+        "commands": package.commands,
+        "exclude": package.exclude,
+        "files": package.files,
+        "dev": package.dev,
+        "conflicts": [c.partition(" ")[0] for c in package.conflicts],
+    }
+
+
+def stage_arguments(s: Site) -> list[str]:
+    """What ``scripts/stage`` is told: how the tree is installed."""
+    inside = s.place.inside
+    if s.tree.wheel:
+        from slipway import wheels
+
+        lock, directory = wheels.ensure(s, s.tree.wheel)
+        places = [directory, s.tree.wheel.parent]
+        name = package_name(s.tree, s.variant)
+        return ["wheel", name, inside(lock), *(inside(place) for place in places)]
+    how = s.tree.project.build
+    build = inside(s.build)
+    if how.system == "cmake":
+        return ["cmake", build, *s.tree.project.package.components]
+    if how.system == "make":
+        options = s.tree.options(s.variant)
+        return ["make", s.top_inside, build, *(f"{k}={v}" for k, v in options.items())]
+    return [how.system, build]
 
 
 def deb(s: Site) -> Deb:
     """The package of a built site, made unless it is here already and nothing changed."""
     tree, name = s.tree, package_name(s.tree, s.variant)
+    wants_dev = bool(tree.project.package.dev)
     texts = {
         "control": control(tree, s.variant),
-        "changelog": changelog(tree, s.variant),
+        "control-dev": control(tree, s.variant, dev=True) if wants_dev else "",
+        "changelog": changelog(tree),
         "copyright": copyright_file(tree),
+        "overrides": overrides(tree),
     }
-    inputs = fingerprint(inputs_of(s, "deb"), texts)
+    lock = tree.file.parent / tree.project.package.requirements
+    locked = file_hash(lock) if lock.is_file() else ""
+    inputs = fingerprint(inputs_of(s, "deb", "stage", "arrange"), texts, locked)
     receipt_file = s.out / "receipts" / "deb.json"
     known = receipts.read(receipt_file, inputs)
     if known:
-        file = Path(known.facts["file"])
-        console.say(f"{s.shown(file)} is unchanged since {console.moment(known.made_at)}")
-        return Deb(file, known.facts["hash"], known.made_at, fresh=False)
+        made = found(name, known.facts["files"], known.made_at, fresh=False)
+        console.say(f"{s.shown(made.file)} is unchanged since {console.moment(made.made_at)}")
+        return made
     start = time.monotonic()
     work = s.out / "deb"
     if not s.workshop.dry:
         work.mkdir(parents=True, exist_ok=True)
         for file_name, text in texts.items():
-            (work / file_name).write_text(text, encoding="utf-8")
-    inside = s.place.inside
-    command = [inside(s.build), inside(work), name, tree.version.debian]
-    status = s.place.run(s.job("deb", [*command, *tree.project.package.components], {}), s.image)
+            (work / file_name).unlink(missing_ok=True)
+            if text:
+                (work / file_name).write_text(text, encoding="utf-8")
+    arguments = stage_arguments(s)
+    command = [s.place.inside(work), name, tree.version.debian, json.dumps(contents(s)), *arguments]
+    env = {"SLIPWAY_STRIP": "1" if tree.project.package.strip and not tree.wheel else "0"}
+    job = s.job("deb", command, env)
+    if tree.wheel:
+        job = replace(
+            job, mounts=[*job.mounts, Mount(s.workshop.cache / "downloads", readonly=True)]
+        )
+    heard = Heard()
+    status = s.place.run(job, s.image, heard)
     if status:
+        cause, fix = explain(heard.text, PACKING)
         raise SlipwayError(
             f"the package {name} was not made: status {status}",
-            cause=disk_full(s.out) or "the words of the tool that failed are above",
-            fix=[f"invoke shell --variant {s.variant}"],
+            cause=disk_full(s.out) or cause or "the words of the tool that failed are above",
+            fix=[fix or f"invoke shell --variant {s.variant}"],
             code=status,
         )
     if s.workshop.dry:
-        return Deb(s.workshop.dist / f"{name}.deb", "", 0, fresh=True)
-    made = next((work / "finished").glob("*.deb"))
-    target = finished(s, made)
-    facts = {"file": str(target), "hash": file_hash(target)}
-    receipt = receipts.write(receipt_file, inputs, facts)
+        return Deb(s.workshop.dist / f"{name}.deb", None, 0, fresh=True)
+    targets = [finished(s, made) for made in sorted((work / "finished").glob("*.deb"))]
+    files = {str(target): file_hash(target) for target in targets}
+    receipt = receipts.write(receipt_file, inputs, {"files": files})
+    made = found(name, files, receipt.made_at, fresh=True)
+    sizes = [f"{s.shown(t)}, {console.megabytes(t.stat().st_size)}" for t in targets]
+    symbols = f"; debug symbols in {s.shown(work / 'debug')}" if env["SLIPWAY_STRIP"] == "1" else ""
     console.say(
-        f"{console.bold('packed')} {s.shown(target)}, {console.megabytes(target.stat().st_size)}, "
-        f"{console.seconds(time.monotonic() - start)}, no lintian error; "
-        f"debug symbols in {s.shown(work / 'debug')}"
+        f"{console.bold('packed')} {'; '.join(sizes)}, "
+        f"{console.seconds(time.monotonic() - start)}, no lintian error{symbols}"
     )
-    return Deb(target, facts["hash"], receipt.made_at, fresh=True)
+    return made
+
+
+def found(name: str, files: Iterable[str], made_at: float, *, fresh: bool) -> Deb:
+    """The finished files of the package ``name`` and, where there is one, ``name-dev``."""
+    by_name = {Path(file).name.partition("_")[0]: Path(file) for file in files}
+    return Deb(by_name[name], by_name.get(f"{name}-dev"), made_at, fresh=fresh)
 
 
 def finished(s: Site, made: Path) -> Path:

@@ -70,6 +70,24 @@ def watch_signals() -> None:
             signal.signal(number, _watch.handle)
 
 
+class Heard:
+    """The last of what a child said, for an error that explains it; it is shown all the same."""
+
+    LAST = 100_000  # bytes: the words that matter stand near the end
+
+    def __init__(self) -> None:
+        self._last = b""
+
+    def add(self, block: bytes) -> None:
+        """One more block of output."""
+        self._last = (self._last + block)[-self.LAST :]
+
+    @property
+    def text(self) -> str:
+        """What has been kept."""
+        return self._last.decode(errors="replace")
+
+
 def call(
     argv: Sequence[str],
     *,
@@ -78,6 +96,7 @@ def call(
     stdin: int | IO[Any] | None = subprocess.DEVNULL,
     stdout: int | IO[Any] | None = None,
     show: Callable[[str], str] | None = None,
+    heard: Heard | None = None,
     own_group: bool = False,
     on_stop: Callable[[], None] | None = None,
 ) -> int:
@@ -85,11 +104,14 @@ def call(
 
     :param env: added to the environment of this process.
     :param show: applied to each line of output (both streams) before it is shown.
+    :param heard: is told the output too. On a terminal the child still has one, so that it draws
+        and colours as it would.
     :param own_group: give the child a process group of its own, which is ended as a whole.
     :param on_stop: what ends the work that the child only stands for (a container), when a signal
         stops us; runs to its end whatever further signals come.
     """
     piped = show is not None
+    relay = _Relay(heard) if heard is not None and stdout is None and not piped else None
     try:
         with _watch.deferred():  # between fork and assignment a signal would orphan the child
             process = subprocess.Popen(
@@ -97,8 +119,8 @@ def call(
                 env={**os.environ, **env} if env else None,
                 cwd=cwd,
                 stdin=stdin,
-                stdout=subprocess.PIPE if piped else stdout,
-                stderr=subprocess.STDOUT if piped else None,
+                stdout=subprocess.PIPE if piped else relay.stdout if relay else stdout,
+                stderr=subprocess.STDOUT if piped else relay.stderr if relay else None,
                 start_new_session=own_group,
                 text=piped,
                 errors="replace" if piped else None,
@@ -107,12 +129,18 @@ def call(
         raise SlipwayError(
             f"no program '{argv[0]}' on this machine", fix=["./go invoke doctor"]
         ) from error
+    if relay:
+        relay.start()
     try:
         _watch.check()
         if show is not None and process.stdout is not None:
             for line in process.stdout:
+                if heard is not None:
+                    heard.add(line.encode())
                 print(show(line), end="", flush=True)
         status = process.wait()
+        if relay:
+            relay.finish()
     except BaseException:
         with _watch.deferred():
             _end(process, own_group)
@@ -120,6 +148,60 @@ def call(
                 on_stop()
         raise
     return 128 - status if status < 0 else status  # as a shell counts a death by signal
+
+
+class _Relay:
+    """Hands a child's output on, block by block, to where ours goes, and to ``heard``.
+
+    Where ours goes to a terminal, the child's goes to a pseudo-terminal of the same size.
+    """
+
+    def __init__(self, heard: Heard) -> None:
+        self.heard = heard
+        self.sources: list[tuple[int, int]] = []
+        self.is_terminal = os.name == "posix" and os.isatty(1) and os.isatty(2)
+        if self.is_terminal:
+            ours, self.stdout = os.openpty()
+            self.stderr = self.stdout
+            self.sources = [(ours, 1)]
+            self._resize()
+        else:
+            out, self.stdout = os.pipe()
+            err, self.stderr = os.pipe()
+            self.sources = [(out, 1), (err, 2)]
+        self.threads = [
+            threading.Thread(target=self._copy, args=pair, daemon=True) for pair in self.sources
+        ]
+
+    def start(self) -> None:
+        """The child has its ends now."""
+        for end in {self.stdout, self.stderr}:
+            os.close(end)
+        for thread in self.threads:
+            thread.start()
+
+    def finish(self) -> None:
+        """Wait for the last of it: what the child has left running may still hold its ends."""
+        for thread in self.threads:
+            thread.join(timeout=GRACE_S)
+
+    def _copy(self, source: int, target: int) -> None:
+        with contextlib.suppress(OSError):  # a pseudo-terminal's end, or nobody reads us any more
+            while block := os.read(source, 1 << 16):
+                self.heard.add(block)
+                if self.is_terminal:
+                    self._resize()
+                while block:
+                    block = block[os.write(target, block) :]
+        os.close(source)
+
+    def _resize(self) -> None:
+        import fcntl
+        import termios
+
+        with contextlib.suppress(OSError):
+            size = fcntl.ioctl(1, termios.TIOCGWINSZ, b"\0" * 8)
+            fcntl.ioctl(self.sources[0][0], termios.TIOCSWINSZ, size)
 
 
 def _end(process: subprocess.Popen[Any], own_group: bool) -> None:

@@ -23,7 +23,7 @@ from slipway.packages import Deb, package_name
 from slipway.project import Tree, resolve
 from slipway.records import Record
 from slipway.settings import Workshop
-from slipway.variants import best_for_host, choose
+from slipway.variants import best_for_host
 
 WORKDIR = "/work"
 
@@ -67,6 +67,10 @@ def recipe(s: Site, deb: Deb, value: base.Base) -> Recipe:
         start,
         kind="prod",
         target="prod",
+        arguments={
+            **start.arguments,
+            "LAUNCHER": f"/usr/bin/{package_name(tree, s.variant)}-python" if tree.wheel else "",
+        },
         repository=f"slipway-{s.workshop.checkout}-{package_name(tree, s.variant)}",
         files={
             **start.files,
@@ -96,9 +100,7 @@ def prod(s: Site, deb: Deb) -> Image:
     made = recipe(s, deb, value)
     alias = alias_of(s.tree, s.variant)
     budget = s.tree.project.image.budget_mb or s.workshop.settings.budgets.image_mb
-    setting = (
-        "image.budget_mb in project.yaml" if s.tree.project.image.budget_mb else "budgets.image_mb"
-    )
+    setting = f"image.budget_mb in {s.tree.file}"
     receipt_file = s.out / "receipts" / "prod.json"
     here = engine.inspect_images(made.tag)
     known = receipts.read(receipt_file, made.tag)
@@ -198,7 +200,7 @@ def run_script(
     """
     tree = resolve(workshop, project, source)
     if variant:
-        choose(tree.variants, variant, [])
+        tree.choose(variant, [])
     here = Path.cwd()
     path = Path(script)
     if not path.is_file():

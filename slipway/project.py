@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 import msgspec
@@ -15,8 +15,8 @@ from slipway.errors import BAD_CONFIG, NO_INPUT, USAGE, SlipwayError, nearest
 from slipway.records import Record
 from slipway.settings import Workshop, convert
 from slipway.sources import Source, fetch, known_version
-from slipway.variants import Variant
-from slipway.versions import Version, declared_version, version_of
+from slipway.variants import Variant, choose
+from slipway.versions import Version, declared_version, version_of, version_of_file
 
 # The same loader in C, where PyYAML was built with it: 0.5 ms for Oar's file instead of 3.
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -28,38 +28,128 @@ class Part(Record, frozen=True, forbid_unknown_fields=True):
     """What each part of project.yaml has in common: unknown keys are refused."""
 
 
+System = Literal["cmake", "pep517", "make", "script"]
+
+# What each build system is told apart by, in the directory that is built.
+MARKS: dict[str, tuple[str, ...]] = {
+    "cmake": ("CMakeLists.txt",),
+    "pep517": ("pyproject.toml", "setup.py"),
+    "make": ("Makefile", "makefile", "GNUmakefile"),
+    "script": (),
+}
+
+
 class Build(Part, frozen=True, kw_only=True):
     """How the tree is compiled."""
 
-    system: Literal["cmake"] = "cmake"
+    system: System = "cmake"
+    """cmake; pep517 (scikit-build-core, meson-python, setuptools); make; script: ``commands``."""
+    directory: str = ""
+    """Sub-directory of the source that is built; empty: its top."""
     options: dict[str, str] = msgspec.field(default_factory=dict)
-    """``-DKEY=VALUE``; {version}, {commit}, {variant} and {isa} are filled in."""
+    """cmake: ``-DKEY=VALUE``; pep517: config settings; make: its variables; script: environment.
+    {version}, {commit}, {variant}, {isa} and {flags}, the variant's for compilers, are known."""
+    targets: tuple[str, ...] = ()
+    """make: what is made before ``make install``; empty: its default."""
+    commands: tuple[str, ...] = ()
+    """script: shell lines that compile and install into ``$DESTDIR``, with the prefix ``/usr``."""
+    apt: tuple[str, ...] = ()
+    """Debian packages that building needs, in a layer of its own on the dev image."""
+    pip: tuple[str, ...] = ()
+    """Python packages that building or testing needs, such as ``meson-python==0.18.0``."""
+    network: bool = False
+    """Whether configuring may use the network (with cmake; else the whole build may)."""
+    writable: bool = False
+    """Whether the build writes into its source: it gets a copy. All but cmake do always."""
+
+    def __post_init__(self) -> None:
+        """Refuse what goes with another build system."""
+        if self.commands and self.system != "script":
+            raise ValueError("commands goes with system: script")
+        if self.system == "script" and not self.commands:
+            raise ValueError("system: script needs commands")
+        if self.targets and self.system != "make":
+            raise ValueError("targets goes with system: make")
+        if PurePosixPath(self.directory).is_absolute() or ".." in self.directory.split("/"):
+            raise ValueError(f"directory: '{self.directory}' is not below the source")
+        for name in self.apt:
+            if not re.fullmatch(r"[a-z0-9][a-z0-9+.-]+(:[a-z0-9]+)?(=[A-Za-z0-9.+:~-]+)?", name):
+                raise ValueError(f"apt: '{name}' is no name of a Debian package")
+        for text in self.pip:
+            _check_requirement(text)
+
+    @property
+    def copied(self) -> bool:
+        """Whether what is built is a copy of the source, which may be written to."""
+        return self.writable or self.system != "cmake"
+
+
+def _check_requirement(text: str) -> None:
+    from packaging.requirements import InvalidRequirement, Requirement  # 5 ms, hardly ever needed
+
+    try:
+        requirement = Requirement(text)
+    except InvalidRequirement as error:
+        raise ValueError(f"pip: '{text}' is no requirement: {error}") from None
+    if requirement.url:
+        raise ValueError(f"pip: '{text}' names an address; a version of the index is wanted")
 
 
 class Row(Part, frozen=True, kw_only=True):
     """What one variant adds to what all have."""
 
     options: dict[str, str] = msgspec.field(default_factory=dict)
+    """Added to ``build.options``, or put in their place."""
+    unsupported: str = ""
+    """Why the project cannot have this variant, told to who asks for it."""
 
 
 class Tests(Part, frozen=True, kw_only=True):
     """What ``invoke test`` runs."""
 
-    ctest: bool = True
+    ctest: bool | None = None
+    """Whether CTest is run; not said: where CMake builds."""
     pytest: tuple[str, ...] = ()
     """Files or directories, relative to the source; empty: no Python tests."""
     pythonpath: tuple[str, ...] = ()
     """Directories put first on sys.path, relative to the build directory."""
+    commands: tuple[str, ...] = ()
+    """Shell lines run where the tree was built, such as ``make check``; each counts as one test."""
+    installed: tuple[str, ...] = ()
+    """Files or directories beside project.yaml that pytest runs in the production image; empty:
+    those of ``pytest``."""
 
 
 class Package(Part, frozen=True, kw_only=True):
-    """What the .deb says beside what is derived."""
+    """What the .deb holds, and says beside what is derived."""
 
     section: str = "libs"
+    """Debian's section: libs, python, math, utils, ..."""
     components: tuple[str, ...] = ()
     """CMake install components that are packaged; empty: all."""
+    python: tuple[str, ...] = ()
+    """Python modules of the source, packages or files, that the install rules leave out."""
+    commands: dict[str, str] = msgspec.field(default_factory=dict)
+    """Command-line tools that are made: name to ``module:function``."""
+    files: tuple[str, ...] = ()
+    """Patterns of what the run-time package holds, such as ``usr/lib/**``; empty: all that
+    ``dev`` does not take."""
+    dev: bool | tuple[str, ...] = False
+    """Whether a second package, NAME-dev, takes what compiling against the library needs; or the
+    patterns of what it takes."""
+    exclude: tuple[str, ...] = ()
+    """Patterns of what is installed and goes into no package."""
     depends: tuple[str, ...] = ()
     """Run-time dependencies beyond those that dpkg-shlibdeps and the extension modules tell."""
+    conflicts: tuple[str, ...] = ()
+    """Packages that hold the same files, such as Debian's own of the library."""
+    requirements: str = ""
+    """With a prebuilt wheel: file beside project.yaml that locks the Python packages it needs,
+    with hashes."""
+    strip: bool = True
+    """Whether debug symbols are split off. Of a prebuilt wheel nothing ever is."""
+    lintian: dict[str, str] = msgspec.field(default_factory=dict)
+    """Findings that are overridden: tag to the reason."""
 
 
 class Image(Part, frozen=True, kw_only=True):
@@ -75,19 +165,34 @@ class Project(Part, frozen=True, kw_only=True):
     """A whole project.yaml."""
 
     name: str
+    """Of the Debian package, so in small letters."""
     summary: str
+    """One line."""
     description: str = ""
+    """Paragraphs for the package."""
     license: str
+    """SPDX expression."""
     homepage: str = ""
+    """Address of the project's page."""
     maintainer: str
+    """``Name <mail>`` of who makes the packages."""
     source: Source = Source()
     """Where the tree comes from; empty: it is where project.yaml stands."""
     build: Build = Build()
+    """How it is compiled."""
     variants: dict[str, Row] = msgspec.field(default_factory=dict)
     """The rows of the variants' table that the project has; empty: all of them."""
     test: Tests = Tests()
+    """What shows that it works."""
     package: Package = Package()
+    """What is in the .deb."""
     image: Image = Image()
+    """What is in the production image."""
+
+    def __post_init__(self) -> None:
+        """Refuse what goes with another kind of source."""
+        if self.package.requirements and self.source.kind != "wheel":
+            raise ValueError("package.requirements goes with source: {wheel: NAME}")
 
 
 class Tree(Record, frozen=True):
@@ -96,9 +201,23 @@ class Tree(Record, frozen=True):
     project: Project
     file: Path
     source: Path
+    """With a prebuilt wheel, which has no tree: project.yaml's directory."""
     version: Version
     variants: Mapping[str, Variant]
     """The rows of the table that the project has, in the table's order."""
+    wheel: Path | None = None
+    """The prebuilt wheel, where the project is one."""
+
+    @property
+    def top(self) -> Path:
+        """The directory that is built."""
+        return self.source / self.project.build.directory
+
+    def choose(self, wanted: str, default: Sequence[str]) -> list[str]:
+        """The variants that ``--variant`` means; one that the project cannot have says why."""
+        rows = self.project.variants
+        refused = {name: row.unsupported for name, row in rows.items() if row.unsupported}
+        return choose(self.variants, wanted, default, refused)
 
     def options(self, variant: str) -> dict[str, str]:
         """Build options of ``variant``, in common and its own, placeholders filled in."""
@@ -108,6 +227,7 @@ class Tree(Record, frozen=True):
             "commit": self.version.commit,
             "variant": variant,
             "isa": self.variants[variant].isa,
+            "flags": self.variants[variant].compiler_flags,
         }
         merged = {**self.project.build.options, **row.options}
         return {key: fill(value, known, f"{self.file}: {key}") for key, value in merged.items()}
@@ -162,26 +282,28 @@ def find(workshop: Workshop, wanted: str) -> Path:
             return path / "project.yaml"
         if path.is_file():
             return path
-    examples = {p.parent.name: p for p in workshop.root.glob("examples/*/project.yaml")}
-    if text in examples:
-        return examples[text]
+    known = {f"examples/{p.parent.name}": p for p in workshop.root.glob("examples/*/project.yaml")}
+    known |= {f"projects/{p.stem}": p for p in workshop.root.glob("projects/*.yaml")}
+    named = {name.partition("/")[2]: file for name, file in known.items()}
+    if text in named:
+        return named[text]
     raise SlipwayError(
         f"no project '{text}': no such file, and no directory with a project.yaml",
-        cause=nearest(text, [f"examples/{name}" for name in examples]),
-        fix=["invoke build --project examples/oar"],
+        cause=nearest(text, known),
+        fix=["invoke build --project examples/oar", "invoke init --source DIR, for a new one"],
         code=USAGE,
     )
 
 
 def fetched(workshop: Workshop, origin: Source, file: Path) -> Path:
-    """The tree that ``source:`` in project.yaml names, fetched if it is not here."""
+    """What ``source:`` in project.yaml names, fetched if it is not here: a tree, or a wheel."""
+    from slipway import builds  # which needs this module
 
     def run(command: list[str], directories: Sequence[Path]) -> None:
-        from slipway import builds  # which needs this module
-
         builds.fetch_in_dev(workshop, command, directories)
 
-    return fetch(workshop, origin, base=file.parent, run=run)
+    tag = builds.python_tag(workshop) if origin.kind == "wheel" else ""
+    return fetch(workshop, origin, base=file.parent, python_tag=tag, run=run)
 
 
 def resolve(workshop: Workshop, project: str = "", source: str = "") -> Tree:
@@ -191,30 +313,30 @@ def resolve(workshop: Workshop, project: str = "", source: str = "") -> Tree:
     """
     file = find(workshop, project)
     described = read(file)
+    rows = rows_of(workshop, described, file)
     origin = Source() if source else described.source
-    if origin.kind == "wheel":
-        raise SlipwayError(
-            f"{file}: {origin.wheel} is a prebuilt wheel",
-            cause="there is nothing to compile; only trees that are compiled are packaged so far",
-            fix=["name an sdist or a git repository under source, or --source DIR"],
-            code=BAD_CONFIG,
-        )
-    tree = Path(source).expanduser().resolve() if source else fetched(workshop, origin, file)
-    if workshop.dry and not tree.exists() and not source:
+    here = Path(source).expanduser().resolve() if source else fetched(workshop, origin, file)
+    if workshop.dry and not here.exists() and not source:
         raise Exit(code=0)  # what would be fetched has been said; more is not known of it
-    if not tree.is_dir():
-        raise SlipwayError(
-            f"no source directory {tree}",
-            fix=["invoke build --source DIR, with a directory that exists"],
-            code=NO_INPUT,
-        )
-    if not (tree / "CMakeLists.txt").is_file():
-        raise SlipwayError(
-            f"{tree} has no CMakeLists.txt",
-            cause=f"{file} says that it is built by cmake",
-            fix=["invoke build --source DIR, with the directory that holds it"],
-            code=NO_INPUT,
-        )
+    wheel = here if origin.kind == "wheel" else None
+    tree = file.parent if wheel else here
+    if not wheel:
+        check_tree(tree, described, file)
+    if wheel:
+        version = version_of_file(wheel, origin.version)
+    else:
+        declared = declared_version(tree / described.build.directory) or declared_version(tree)
+        version = version_of(tree, known_version(origin, tree) or declared)
+    found = Tree(
+        project=described, file=file, source=tree, version=version, variants=rows, wheel=wheel
+    )
+    for name in rows:
+        found.options(name)  # a wrong placeholder is told before anything is made
+    return found
+
+
+def rows_of(workshop: Workshop, described: Project, file: Path) -> dict[str, Variant]:
+    """The rows of the variants' table that a project has."""
     table = workshop.settings.variants
     for name in described.variants:
         if name not in table:
@@ -224,9 +346,32 @@ def resolve(workshop: Workshop, project: str = "", source: str = "") -> Tree:
                 cause=f"variants.{name}: no such variant; {nearest(name, table)}",
                 code=BAD_CONFIG,
             )
-    rows = {n: v for n, v in table.items() if not described.variants or n in described.variants}
-    version = version_of(tree, known_version(origin, tree) or declared_version(tree))
-    found = Tree(project=described, file=file, source=tree, version=version, variants=rows)
-    for name in rows:
-        found.options(name)  # a wrong placeholder is told before anything is made
-    return found
+    wanted = [n for n, row in described.variants.items() if not row.unsupported]
+    refused = set(described.variants) - set(wanted)
+    return {n: v for n, v in table.items() if n not in refused and (not wanted or n in wanted)}
+
+
+def check_tree(tree: Path, described: Project, file: Path) -> None:
+    """Refuse a source that is not there, or has not what its build system starts from."""
+    if not tree.is_dir():
+        raise SlipwayError(
+            f"no source directory {tree}",
+            fix=["invoke build --source DIR, with a directory that exists"],
+            code=NO_INPUT,
+        )
+    top, system = tree / described.build.directory, described.build.system
+    marks = MARKS[system]
+    if not marks or any((top / mark).is_file() for mark in marks):
+        return
+    others = [s for s, names in MARKS.items() if any((top / n).is_file() for n in names)]
+    raise SlipwayError(
+        f"{top} has no {' and no '.join(marks)}",
+        cause=f"{file} says that it is built by {system}",
+        fix=[
+            f"write build: {{system: {others[0]}}} into it: the tree looks like that"
+            if others
+            else "write build: {directory: DIR} into it, with the sub-directory that has one",
+            "invoke build --source DIR, with the directory that holds it",
+        ],
+        code=NO_INPUT,
+    )

@@ -29,15 +29,15 @@ class Receipt(Record, frozen=True):
     inputs: str
     made_at: float
     facts: dict[str, Any] = msgspec.field(default_factory=dict)
-    """What later steps and the summary need: names, sizes, counts."""
+    """What later steps and the summary need: names, counts; ``files``, each with its hash."""
 
 
 def read(file: Path, inputs: str) -> Receipt | None:
     """The receipt in ``file`` if it is for the same inputs and what it names is still there."""
     try:
         receipt = Receipt(**json.loads(file.read_text()))
-        made = receipt.facts.get("file")
-        kept = not made or file_hash(Path(made)) == receipt.facts["hash"]
+        made = receipt.facts.get("files", {})
+        kept = all(file_hash(Path(file)) == digest for file, digest in made.items())
     except (OSError, *NOT_OURS):
         return None
     return receipt if kept and receipt.inputs == inputs else None

@@ -4,6 +4,7 @@
 ``source:``                                what it is
 =========================================  =====================================================
 not there                                  the directory of project.yaml, or ``--source DIR``
+``directory: DIR``                         another directory on this disk
 ``git: URL``, ``ref: v1.2.3``              a repository at a tag, branch or commit
 ``sdist: NAME``, ``version``, ``sha256``   a source archive of a Python package index, unpacked
 ``wheel: NAME``, ``version``, ``sha256``   a prebuilt wheel, as it is
@@ -31,12 +32,13 @@ from slipway import console
 from slipway.errors import BAD_CONFIG, SlipwayError
 from slipway.settings import Workshop
 
-Kind = Literal["here", "git", "sdist", "wheel", "debian"]
-KINDS: tuple[Kind, ...] = ("git", "sdist", "wheel", "debian")
+Kind = Literal["here", "directory", "git", "sdist", "wheel", "debian"]
+KINDS: tuple[Kind, ...] = ("directory", "git", "sdist", "wheel", "debian")
 
 # Which further keys each kind has: must, may.
 KEYS: dict[Kind, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "here": ((), ()),
+    "directory": ((), ()),
     "git": (("ref",), ("submodules",)),
     "sdist": (("version", "sha256"), ()),
     "wheel": (("version", "sha256"), ()),
@@ -54,8 +56,10 @@ mounted writable at their own paths, as the caller's user; raises SlipwayError w
 
 
 class Source(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Where the tree comes from: one of git, sdist, wheel and debian; none: it is here."""
+    """Where the tree comes from: directory, git, sdist, wheel or debian; none: it is here."""
 
+    directory: str = ""
+    """Path from project.yaml's directory, or absolute; ``~`` is the home directory."""
     git: str = ""
     """URL, or a path from project.yaml's directory."""
     ref: str = ""
@@ -155,6 +159,8 @@ def fetch(
     :param python_tag: for a wheel, the Python that it is for, such as ``cp313``.
     :param run: for a Debian source package, what runs a script in a container.
     """
+    if source.kind == "directory":
+        return (base / Path(source.directory).expanduser()).resolve()
     if source.kind == "git":
         from slipway.checkouts import fetch_checkout
 

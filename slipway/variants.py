@@ -77,21 +77,28 @@ def best_for_host(table: Mapping[str, Variant], names: Sequence[str]) -> tuple[s
     return best, f"{table[best].isa} is the highest of {', '.join(names)} that this host's CPU has"
 
 
-def choose(table: Mapping[str, Variant], wanted: str, default: Sequence[str]) -> list[str]:
+def choose(
+    table: Mapping[str, Variant],
+    wanted: str,
+    default: Sequence[str],
+    refused: Mapping[str, str] | None = None,
+) -> list[str]:
     """Names that ``--variant`` means: one, several separated by commas, or ``all``.
 
     :param table: the rows that the project has.
     :param wanted: what was typed; empty for ``default``.
+    :param refused: rows that it cannot have, and why.
     """
     if wanted == "all":
         return list(table)
     names = [n.strip() for n in wanted.split(",") if n.strip()] or list(default)
     for name in names:
         if name not in table:
+            why = (refused or {}).get(name)
             raise SlipwayError(
-                f"no variant '{name}'",
-                cause=nearest(name, [*table, "all"]),
-                fix=["invoke build --help"],
+                f"the project has no variant '{name}'" if why else f"no variant '{name}'",
+                cause=why or nearest(name, [*table, "all"]),
+                fix=["invoke build --variant all" if why else "invoke build --help"],
                 code=USAGE,
             )
     return list(dict.fromkeys(names))

@@ -24,6 +24,7 @@ many numbers and one commit per distance (of two hashes, neither is the later).
 
 from __future__ import annotations
 
+import calendar
 import os
 import re
 import shlex
@@ -102,7 +103,30 @@ def version_of(source: Path, declared: str | None = None) -> Version:
         tag=tag_spelling(version),
         commit=commit.hash if commit else "",
         dirty=commit.dirty if commit else False,
-        epoch=source_date_epoch(source, commit),
+        epoch=source_date_epoch(lambda: commit.epoch if commit else newest_file(source)),
+    )
+
+
+def version_of_file(wheel: Path, version: str) -> Version:
+    """The version of a prebuilt wheel, dated by the newest file in it.
+
+    :param version: by PEP 440.
+    """
+    import zipfile  # only wheels need it
+
+    def newest() -> int:
+        with zipfile.ZipFile(wheel) as archive:
+            dates = [info.date_time for info in archive.infolist()]
+        return calendar.timegm((*max(dates), 0, 0, 0))
+
+    known = Pep440(version)
+    return Version(
+        pep440=str(known),
+        debian=debian_spelling(known),
+        tag=tag_spelling(known),
+        commit="",
+        dirty=False,
+        epoch=source_date_epoch(newest),
     )
 
 
@@ -235,8 +259,11 @@ def git_error(source: Path, words: str) -> SlipwayError:
     return SlipwayError(f"git cannot read {source}", cause=words, fix=fix, code=NO_INPUT)
 
 
-def source_date_epoch(source: Path, commit: Commit | None) -> int:
-    """The one date that everything made from the source tree carries, in seconds."""
+def source_date_epoch(otherwise: Callable[[], int]) -> int:
+    """The one date that everything made from a source carries, in seconds.
+
+    :param otherwise: asked where SOURCE_DATE_EPOCH is not set.
+    """
     named = os.environ.get("SOURCE_DATE_EPOCH")
     if named:
         if not re.fullmatch(r"[0-9]+", named):
@@ -247,7 +274,7 @@ def source_date_epoch(source: Path, commit: Commit | None) -> int:
                 code=BAD_CONFIG,
             )
         return int(named)
-    return commit.epoch if commit else newest_file(source)
+    return otherwise()
 
 
 def newest_file(source: Path) -> int:

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from slipway import base
-from slipway.builds import read_reports
 from slipway.engine import build_client
 from slipway.settings import Settings, Workshop
+from slipway.testing import read_reports
 
 ROOT = Path(__file__).parents[2]
 NAMES = ["dev", "build", "test", "deb"]

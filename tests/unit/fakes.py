@@ -26,7 +26,10 @@ VERSION = Version(
     dirty=False,
     epoch=EPOCH,
 )
-SCRIPTS = ("apt-install", "pip-install", "packages-dev.txt", "build", "test", "deb", "entrypoint")
+SCRIPTS = (
+    *("apt-install", "pip-install", "packages-dev.txt", "build", "test", "deb", "stage", "arrange"),
+    "entrypoint",
+)
 
 
 def make_workshop(root: Path, **settings: Any) -> Workshop:

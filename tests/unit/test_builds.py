@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from slipway import builds
+from slipway import builds, testing
 from slipway.builds import (
     Built,
     Site,
@@ -20,10 +20,12 @@ from slipway.builds import (
     configure_mode,
     inputs_of,
     links_out,
-    read_reports,
 )
-from slipway.engine import Job
+from slipway.engine import Job, Mount
 from slipway.errors import BAD_DATA, CANNOT_CREATE, NO_INPUT, SlipwayError
+from slipway.explain import BUILDING, explain
+from slipway.processes import Heard
+from slipway.testing import read_reports
 from slipway.variants import TABLE
 from tests.unit.fakes import EPOCH, make_site
 
@@ -363,13 +365,16 @@ class Recorder:
     status: int = 0
     ctest: str = CTEST
     pytest: str = PYTEST
+    says: str = ""
     jobs: list[Job] = field(default_factory=list)
 
     def inside(self, path: Path) -> str:
         return str(path)
 
-    def run(self, job: Job, image: str) -> int:  # noqa: ARG002  # a place's signature
+    def run(self, job: Job, image: str, heard: Heard | None = None) -> int:  # noqa: ARG002
         self.jobs.append(job)
+        if heard is not None:
+            heard.add(self.says.encode())
         self.reports.mkdir(parents=True, exist_ok=True)
         for name in ("ctest", "pytest"):
             if f"--{name}" in job.command and getattr(self, name):
@@ -387,52 +392,53 @@ def recorded(tmp_path: Path, **recorder: int | str) -> tuple[Site, Recorder]:
 
 def test_both_kinds_of_tests_run_by_default(tmp_path: Path) -> None:
     site, place = recorded(tmp_path)
-    builds.test(site)
+    testing.test_built(site)
     (job,) = place.jobs
     source, build = site.tree.source, site.build
     assert job.command[1:] == [
-        *(str(build), str(site.reports), "--ctest", "--pytest", f"--rootdir={source}"),
+        *(str(build), str(site.reports), str(source)),
+        *("--ctest", "--pytest", f"--rootdir={source}"),
         *("--override-ini", f"pythonpath={build}/python '{build}/with space'", f"{source}/tests"),
     ]
 
 
 def test_a_filter_for_one_kind_runs_that_kind_alone(tmp_path: Path) -> None:
     site, place = recorded(tmp_path)
-    builds.test(site, ctest_filter="Linear")
-    builds.test(site, pytest_arguments=["-k", "x"])
-    builds.test(site, ctest_filter="Linear", pytest_arguments=["-k", "x"])
+    testing.test_built(site, ctest_filter="Linear")
+    testing.test_built(site, pytest_arguments=["-k", "x"])
+    testing.test_built(site, ctest_filter="Linear", pytest_arguments=["-k", "x"])
     first, second, third = (job.command for job in place.jobs)
-    assert first[3:] == ["--ctest", "Linear"]
+    assert first[4:] == ["--ctest", "Linear"]
     assert "--ctest" not in second
     assert second[-3:] == ["-k", "x", f"{site.tree.source}/tests"]
-    assert third[3:6] == ["--ctest", "Linear", "--pytest"]
+    assert third[4:7] == ["--ctest", "Linear", "--pytest"]
 
 
 def test_a_test_named_relative_to_the_source_is_found_and_alone(tmp_path: Path) -> None:
     site, place = recorded(tmp_path)
-    builds.test(site, pytest_arguments=["tests/test_a.py::test_x", "-x"])
+    testing.test_built(site, pytest_arguments=["tests/test_a.py::test_x", "-x"])
     assert place.jobs[0].command[-2:] == [f"{site.tree.source}/tests/test_a.py::test_x", "-x"]
 
 
 def test_no_test_run_is_a_failure_even_when_the_status_is_0(tmp_path: Path) -> None:
     site, _ = recorded(tmp_path, ctest="<testsuite/>", pytest="")
     with pytest.raises(SlipwayError, match=r"no test of oar 1\.2\.0 cpu was executed") as caught:
-        builds.test(site)
+        testing.test_built(site)
     assert caught.value.code == BAD_DATA
 
 
 def test_reports_of_an_earlier_run_do_not_count(tmp_path: Path) -> None:
     site, place = recorded(tmp_path)
-    builds.test(site)
+    testing.test_built(site)
     place.ctest = place.pytest = ""
     with pytest.raises(SlipwayError, match="no test"):
-        builds.test(site)
+        testing.test_built(site)
 
 
 def test_a_failing_test_ends_with_the_program_s_status_and_says_how_many(tmp_path: Path) -> None:
     site, _ = recorded(tmp_path, status=8)
     with pytest.raises(SlipwayError, match=r"2 of 4 tests of oar 1\.2\.0 cpu failed") as caught:
-        builds.test(site)
+        testing.test_built(site)
     assert caught.value.code == 8
 
 
@@ -440,7 +446,7 @@ def test_tests_that_did_not_run_are_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     site, _ = recorded(tmp_path)
-    builds.test(site)
+    testing.test_built(site)
     said = capsys.readouterr().out
     assert "not run: tests.test_a.test_y\n" in said
     assert "4 tests executed (CTest 2, pytest 2)" in said
@@ -459,3 +465,167 @@ def test_the_number_of_jobs_reaches_the_script(tmp_path: Path) -> None:
     builds.build(site)
     assert place.jobs[0].env["SLIPWAY_JOBS"] == "3"
     assert "SLIPWAY_JOBS" not in place.jobs[1].env
+
+
+# -- build systems
+
+
+def of_system(tmp_path: Path, system: str, **build: object) -> tuple[Site, Recorder]:
+    site = make_site(tmp_path, build={"system": system, **build})
+    site.build.mkdir(parents=True)
+    place = Recorder(site.reports)
+    return replace(site, place=place), place
+
+
+def test_all_but_cmake_build_a_copy_at_the_source_s_own_path(tmp_path: Path) -> None:
+    for system in ("pep517", "make", "script"):
+        more = {"commands": ["true"]} if system == "script" else {}
+        site = make_site(tmp_path / system, build={"system": system, **more})
+        assert site.mounts()[0] == Mount(site.copy, instead_of=site.tree.source)
+        assert site.source_inside == str(site.tree.source)
+    assert make_site(tmp_path).mounts()[0] == Mount(make_site(tmp_path).tree.source, readonly=True)
+
+
+def test_in_place_the_copy_itself_is_built(tmp_path: Path) -> None:
+    site = make_site(tmp_path, host=True, build={"system": "make", "directory": "src"})
+    assert site.source_inside == str(site.copy)
+    assert site.top_inside == f"{site.copy}/src"
+
+
+def test_cmake_with_writable_gets_a_copy_too(tmp_path: Path) -> None:
+    assert make_site(tmp_path, build={"writable": True}).copied
+
+
+def test_make_is_told_its_variables_and_targets(tmp_path: Path) -> None:
+    site, place = of_system(tmp_path, "make", options={"SIMD": "{isa}"}, targets=["lib", "tools"])
+    builds.build(site)
+    command = list(place.jobs[0].command)[1:]
+    assert command[:2] == ["make", "fresh"]
+    assert command[3:] == [
+        *(str(site.tree.source), str(site.build)),
+        "SIMD=x86-64-v3",
+        "lib",
+        "tools",
+    ]
+    assert (site.copy / "CMakeLists.txt").is_file()
+
+
+def test_a_script_gets_its_lines_and_the_options_as_variables(tmp_path: Path) -> None:
+    site, place = of_system(tmp_path, "script", commands=["a b", "c"], options={"V": "{variant}"})
+    builds.build(site)
+    assert list(place.jobs[0].command)[-2:] == ["a b", "c"]
+    assert place.jobs[0].env["V"] == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("backend", "key"), [("scikit_build_core.build", "build-dir"), ("mesonpy", "build-dir")]
+)
+def test_a_known_backend_is_told_where_to_build(tmp_path: Path, backend: str, key: str) -> None:
+    site, _ = of_system(tmp_path, "pep517")
+    (site.tree.source / "pyproject.toml").write_text(
+        f'[build-system]\nbuild-backend = "{backend}"\n'
+    )
+    assert builds.backend_settings(site)[key] == f"{site.build}/native"
+
+
+def test_an_unknown_backend_is_told_nothing(tmp_path: Path) -> None:
+    site, _ = of_system(tmp_path, "pep517")
+    assert builds.backend_settings(site) == {}
+    (site.tree.source / "pyproject.toml").write_text('[build-system]\nbuild-backend = "flit"\n')
+    assert builds.backend_settings(site) == {}
+
+
+def test_another_option_means_afresh_where_the_build_system_cannot_tell(tmp_path: Path) -> None:
+    site, _ = of_system(tmp_path, "make")
+    env = compiler_environment(site)
+    _, stamp, _ = configure_mode(site, env, {"A": "1"})
+    (site.build / ".slipway-configured").write_text(stamp)
+    assert configure_mode(site, env, {"A": "1"})[0] == "no"
+    assert configure_mode(site, env, {"A": "2"})[0] == "fresh"
+
+
+def test_only_configuring_has_the_network_with_cmake(tmp_path: Path) -> None:
+    site, place = of_system(tmp_path, "cmake", network=True, options={"A": "1"})
+    builds.build(site)
+    first, second = place.jobs
+    assert (first.network, list(first.command)[2], first.command[-1]) == (
+        True,
+        "configure",
+        "-DA=1",
+    )
+    assert (second.network, list(second.command)[2]) == (False, "no")
+
+
+def test_without_that_key_nothing_has_the_network(tmp_path: Path) -> None:
+    for system in ("cmake", "make", "pep517"):
+        site, place = of_system(tmp_path / system, system)
+        builds.build(site)
+        assert [job.network for job in place.jobs] == [False]
+
+
+def test_a_prebuilt_wheel_starts_no_job(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    site, place = of_system(tmp_path, "cmake")
+    wheel = tmp_path / "oar-1.2.0-py3-none-any.whl"
+    builds.build(replace(site, tree=replace(site.tree, wheel=wheel)))
+    assert place.jobs == []
+    assert (
+        "nothing to compile, oar-1.2.0-py3-none-any.whl is a prebuilt wheel"
+        in capsys.readouterr().out
+    )
+
+
+@pytest.mark.parametrize(
+    ("said", "fix"),
+    [
+        ("touch: cannot touch 'x': Read-only file system", "{writable: true}"),
+        ("fatal: unable to access: Could not resolve host: github.com", "{network: true}"),
+        ("curl: (6) Could not resolve host: x", "{network: true}"),
+        ("socket.gaierror: [Errno -3] Temporary failure in name resolution", "{network: true}"),
+        ("ERROR: Some build dependencies for file:///x are missing: 'meson'.", "build.pip"),
+        ("a.c:1:10: fatal error: zlib.h: No such file or directory", "build.apt"),
+        ("c++: fatal error: Killed signal terminated program cc1plus", "--jobs 1"),
+    ],
+)
+def test_what_a_tool_says_of_our_rules_is_explained(tmp_path: Path, said: str, fix: str) -> None:
+    site, place = of_system(tmp_path, "make")
+    place.status, place.says = 2, f"before\n{said}\nafter\n"
+    with pytest.raises(SlipwayError) as caught:
+        builds.build(site)
+    assert said in caught.value.cause
+    assert "before" not in caught.value.cause
+    assert fix in caught.value.fix[0]
+    assert caught.value.code == 2
+
+
+def test_what_says_nothing_known_is_left_to_speak_for_itself() -> None:
+    assert explain("error: expected ';'", BUILDING) == ("", "")
+
+
+def test_commands_are_tests(tmp_path: Path) -> None:
+    site, place = recorded(tmp_path)
+    project = replace(
+        site.tree.project, test=replace(site.tree.project.test, commands=("make check",))
+    )
+    testing.test_built(replace(site, tree=replace(site.tree, project=project)))
+    words = list(place.jobs[0].command)
+    assert words[words.index("--ctest") :][:4] == ["--ctest", "--command", "make check", "--pytest"]
+
+
+def test_a_project_that_names_no_tests_is_told_so(tmp_path: Path) -> None:
+    site = make_site(tmp_path, build={"system": "make"}, test={"installed": ["tests"]})
+    with pytest.raises(SlipwayError, match="names no tests that run where oar is built") as caught:
+        testing.test_built(site)
+    assert caught.value.code == BAD_DATA
+    assert "--image prod" in caught.value.fix[0]
+
+
+def test_a_checkout_inside_the_library_s_tree_is_no_source(tmp_path: Path) -> None:
+    site = make_site(tmp_path / "slipway")
+    inside = builds.not_source(site.workshop, tmp_path)
+    assert inside == (tmp_path / "slipway",)
+    assert builds.not_source(site.workshop, site.tree.source) == (
+        site.workshop.out,
+        site.workshop.dist,
+    )
+    (site.workshop.root / "link").symlink_to(tmp_path / "nowhere")
+    assert links_out(tmp_path, inside) == ()

@@ -10,7 +10,14 @@ import pytest
 from msgspec.structs import replace
 
 from slipway.errors import BAD_DATA, SlipwayError
-from slipway.packages import changelog, control, copyright_file, package_name
+from slipway.explain import PACKING, explain
+from slipway.packages import (
+    changelog,
+    control,
+    copyright_file,
+    overrides,
+    package_name,
+)
 from slipway.project import Tree
 from slipway.settings import ROOT
 from slipway.variants import TABLE, Variant
@@ -62,11 +69,59 @@ def test_the_control_file_says_what_was_decided(tmp_path: Path) -> None:
 
 def test_scripts_deb_fills_in_every_mark(tree: Tree) -> None:
     script = (ROOT / "scripts" / "deb").read_text()
-    marks = set(re.findall(r"@[A-Z]+@", control(tree, "cpu") + changelog(tree, "cpu")))
-    assert marks == {"@VERSION@", "@ARCHITECTURE@", "@DEPENDS@", "@DISTRIBUTION@"}
+    marks = set(re.findall(r"@[A-Z]+@", control(tree, "cpu") + changelog(tree)))
+    assert marks == {"@PACKAGE@", "@VERSION@", "@ARCHITECTURE@", "@DEPENDS@", "@DISTRIBUTION@"}
     for mark in marks - {"@ARCHITECTURE@"}:
         assert mark in script
     assert "/^Architecture:/" in script
+
+
+def test_the_second_package_is_for_compiling_against_the_library(tmp_path: Path) -> None:
+    tree = make_tree(tmp_path, package={"dev": True, "depends": ["libgomp1"]})
+    found = fields(control(tree, "noavx", dev=True))
+    assert found["Package"] == "oar-noavx-dev"
+    assert found["Section"] == "libdevel"
+    assert found["Depends"] == "@DEPENDS@"
+    assert found["Conflicts"] == "oar-dev"
+    assert "(development files)" in found["Description"]
+
+
+def test_packages_that_hold_the_same_files_are_replaced(tmp_path: Path) -> None:
+    tree = make_tree(
+        tmp_path, variants={"cpu": TABLE["cpu"]}, package={"conflicts": ["liboar2 (<< 3)"]}
+    )
+    found = fields(control(tree, "cpu"))
+    assert found["Conflicts"] == found["Replaces"] == "liboar2 (<< 3)"
+    assert "Provides" not in found
+
+
+def test_overrides_stand_below_their_reasons(tmp_path: Path) -> None:
+    tree = make_tree(tmp_path, package={"lintian": {"embedded-library": "its\nown copy"}})
+    assert overrides(tree) == "# its own copy\n@PACKAGE@: embedded-library\n"
+
+
+def test_who_holds_the_copyright_is_read_in_the_licence(tmp_path: Path) -> None:
+    tree = make_tree(tmp_path, license="MIT")
+    (tmp_path / "LICENSE").write_text(
+        "The MIT License\n\nCopyright (c) 2016 Example Corp\nCopyright 2020 Ann\n\n"
+        "The above copyright notice shall be included.\n"
+    )
+    assert "Copyright: 2016 Example Corp\n 2020 Ann\nLicense: MIT\n" in copyright_file(tree)
+
+
+@pytest.mark.parametrize(
+    ("said", "words", "fix"),
+    [
+        ("deb: two packages would hold the same file: a.h\n  x\n", "a.h", "package"),
+        ("make: *** No rule to make target 'install'.  Stop.\n", "install rules", "install target"),
+        ("E: oar: no-manual-page usr/bin/x\n", "lintian", "package.lintian"),
+    ],
+)
+def test_why_nothing_was_packed_is_explained(said: str, words: str, fix: str) -> None:
+    cause, advice = explain(f"before\n{said}", PACKING)
+    assert words in cause
+    assert "before" not in cause
+    assert fix in advice
 
 
 def test_a_package_alone_has_no_relations(tmp_path: Path) -> None:
@@ -114,9 +169,9 @@ def test_the_synopsis_is_no_sentence(tmp_path: Path) -> None:
 
 
 def test_the_changelog_is_one_entry_that_dpkg_reads(tree: Tree) -> None:
-    text = changelog(tree, "noavx")
+    text = changelog(tree)
     pattern = (
-        r"oar-noavx \(@VERSION@\) @DISTRIBUTION@; urgency=medium\n\n"
+        r"@PACKAGE@ \(@VERSION@\) @DISTRIBUTION@; urgency=medium\n\n"
         r"  \* Version 1\.2\.0, made from commit (?:1a2b3c4d){5}\.\n\n"
         r" -- Ann Other <ann@example\.org>  (.+)\n"
     )
@@ -127,7 +182,7 @@ def test_the_changelog_is_one_entry_that_dpkg_reads(tree: Tree) -> None:
 
 
 def test_the_changelog_of_a_tree_outside_git_names_no_commit(tmp_path: Path) -> None:
-    text = changelog(make_tree(tmp_path, version=replace(VERSION, commit="")), "cpu")
+    text = changelog(make_tree(tmp_path, version=replace(VERSION, commit="")))
     assert "commit" not in text
     assert "made from the source tree as it was." in text
 

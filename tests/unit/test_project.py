@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,15 @@ def test_the_bundled_projects_are_valid(path: Path) -> None:
         (LEAST.replace("oar", "Oar_1"), "name: 'Oar_1' is no Debian package name"),
         (LEAST.replace("oar", "o"), "name: 'o' is no Debian package name"),
         ("name: [", "while parsing"),
+        (LEAST + "build: {system: script}\n", "system: script needs commands"),
+        (LEAST + "build: {commands: [x]}\n", "commands goes with system: script"),
+        (LEAST + "build: {targets: [x]}\n", "targets goes with system: make"),
+        (LEAST + "build: {directory: ../x}\n", "'../x' is not below the source"),
+        (LEAST + "build: {apt: [-o x]}\n", "'-o x' is no name of a Debian package"),
+        (LEAST + "build: {pip: [a b]}\n", "'a b' is no requirement"),
+        (LEAST + "build: {pip: ['a @ https://x']}\n", "names an address"),
+        (LEAST + "build: {writeable: true}\n", "did you mean 'writable'?"),
+        (LEAST + "package: {requirements: x.txt}\n", "goes with source: {wheel: NAME}"),
     ],
 )
 def test_a_bad_file_is_an_error_that_names_file_and_key(
@@ -177,9 +187,90 @@ def test_a_project_has_the_rows_that_it_names_in_the_table_s_order(workshop: Wor
     assert list(resolve(workshop).variants) == ["noavx"]
 
 
+def test_a_row_that_a_project_cannot_have_is_refused_with_its_reason(workshop: Workshop) -> None:
+    text = LEAST + "variants: {noavx: {unsupported: it needs AVX}}\n"
+    written(workshop.root / "examples" / "oar", text)
+    tree = resolve(workshop)
+    assert list(tree.variants) == ["cpu"]
+    assert tree.choose("all", []) == ["cpu"]
+    with pytest.raises(SlipwayError, match="the project has no variant 'noavx'") as caught:
+        tree.choose("noavx", [])
+    assert (caught.value.code, caught.value.cause) == (USAGE, "it needs AVX")
+
+
+@pytest.mark.parametrize(("system", "mark"), [("pep517", "setup.py"), ("make", "Makefile")])
+def test_each_build_system_wants_its_file(workshop: Workshop, system: str, mark: str) -> None:
+    file = written(workshop.root / "examples" / "oar", f"{LEAST}build: {{system: {system}}}\n")
+    with pytest.raises(SlipwayError, match="oar has no ") as caught:
+        resolve(workshop)
+    assert mark in caught.value.what
+    assert "build: {system: cmake}" in caught.value.fix[0]
+    (file.parent / mark).touch()
+    assert resolve(workshop).top == file.parent
+
+
+def test_a_sub_directory_may_be_what_is_built(workshop: Workshop) -> None:
+    home = workshop.root / "examples" / "oar"
+    written(home / "native").unlink()
+    written(home, LEAST + "build: {directory: native}\n")
+    (home / "CMakeLists.txt").unlink()
+    assert resolve(workshop).top == home / "native"
+
+
+def test_a_directory_may_be_named_from_where_project_yaml_stands(workshop: Workshop) -> None:
+    written(workshop.root / "trees" / "x").unlink()
+    file = workshop.root / "projects" / "x.yaml"
+    file.parent.mkdir()
+    file.write_text(LEAST + "source: {directory: ../trees/x}\n")
+    assert resolve(workshop, "x").source == workshop.root / "trees" / "x"
+
+
+def test_a_project_of_a_workshop_is_found_by_its_name(workshop: Workshop) -> None:
+    file = workshop.root / "projects" / "mine.yaml"
+    file.parent.mkdir()
+    file.write_text(LEAST)
+    assert find(workshop, "mine") == file
+
+
 def test_a_row_that_the_table_does_not_have_is_an_error(workshop: Workshop) -> None:
     written(workshop.root / "examples" / "oar", LEAST + "variants: {noavc: {}}\n")
     with pytest.raises(SlipwayError) as caught:
         resolve(workshop)
     assert caught.value.code == BAD_CONFIG
     assert "variants.noavc: no such variant; did you mean 'noavx'?" in caught.value.cause
+
+
+# -- one project beside another
+
+
+def test_nothing_of_one_project_is_found_in_another() -> None:
+    """What is not said has the default, whatever was read before."""
+    examples = {p.parent.name: read(p) for p in sorted(ROOT.glob("examples/*/project.yaml"))}
+    assert {"lightgbm", "oar"} <= set(examples)
+    for order in (["lightgbm", "oar"], ["oar", "lightgbm"]):
+        first, second = (read(ROOT / "examples" / name / "project.yaml") for name in order)
+        assert first == examples[order[0]]
+        assert second == examples[order[1]]
+    oar, other = examples["oar"], examples["lightgbm"]
+    assert not set(oar.build.options) & set(other.build.options)
+    assert oar.source == Project(name="xx", summary="s", license="x", maintainer="x").source
+    assert (oar.build.pip, oar.test.installed) == ((), ())
+    assert (other.test.pythonpath, other.package.components) == ((), ())
+
+
+def test_no_project_s_name_occurs_in_slipway_or_its_scripts() -> None:
+    names = [p.parent.name for p in ROOT.glob("examples/*/project.yaml") if p.parent.name != "oar"]
+    assert names
+    files = [
+        *(ROOT / "slipway").rglob("*"),
+        *(ROOT / "scripts").iterdir(),
+        *ROOT.glob("Dockerfile.*"),
+    ]
+    said = {
+        f"{file.name}: {name}"
+        for file in files
+        if file.suffix not in (".pyc", ".json") and file.is_file()
+        for name in (*names, "paddlepaddle")
+        if re.search(rf"\b{name}\b", file.read_text(), re.IGNORECASE)
+    }
+    assert said == set()

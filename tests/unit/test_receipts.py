@@ -37,7 +37,7 @@ def test_a_receipt_is_found_for_the_same_inputs_only(file: Path) -> None:
         "{}",
         '{"inputs": "i"}',
         '{"inputs": "i", "made_at": 1, "facts": null}',
-        '{"inputs": "i", "made_at": 1, "facts": {"file": "/gone"}}',
+        '{"inputs": "i", "made_at": 1, "facts": {"files": {"/gone": "x"}}}',
         '{"inputs": "i", "made_at": 1, "facts": {}, "more": 1}',
     ],
 )
@@ -56,7 +56,7 @@ def test_where_there_is_no_receipt_there_are_no_facts(file: Path) -> None:
 def test_an_artifact_that_is_gone_or_changed_is_made_again(file: Path, tmp_path: Path) -> None:
     made = tmp_path / "x.deb"
     made.write_text("package")
-    write(file, "i", {"file": str(made), "hash": file_hash(made)})
+    write(file, "i", {"files": {str(made): file_hash(made)}})
     assert read(file, "i") is not None
     made.write_text("packagf")
     assert read(file, "i") is None

@@ -283,7 +283,7 @@ PAGE = f"""<html><head><base href="https://files.example.org/deep/"></head><body
 
 def test_a_page_in_html() -> None:
     assert parse_page(PAGE, "https://example.org/simple/oar/", "text/html; charset=utf-8") == [
-        File("oar-1.0.tar.gz", "https://files.example.org/deep/oar-1.0.tar.gz", A),
+        File("oar-1.0.tar.gz", "https://files.example.org/deep/oar-1.0.tar.gz", A, yanked=True),
         File("oar-1.0+cpu-py3-none-any.whl", "https://example.org/oar-1.0%2Bcpu-py3-none-any.whl"),
     ]
 

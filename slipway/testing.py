@@ -1,0 +1,230 @@
+"""Testing: where a tree was built, and in its production image as it ships."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from slipway import builds, console, engine, packages, production
+from slipway.builds import Site, disk_full
+from slipway.engine import Job, Mount
+from slipway.errors import BAD_DATA, NO_INPUT, USAGE, SlipwayError, nearest
+from slipway.production import Image
+from slipway.project import Tree
+from slipway.records import Record
+
+
+class Tested(Record, frozen=True):
+    """What a test run executed, read from its JUnit XML."""
+
+    executed: int
+    failed: int
+    not_run: tuple[str, ...]
+    parts: str
+    """``CTest 30, pytest 60``."""
+
+
+def read_reports(files: dict[str, Path]) -> Tested:
+    """Count what JUnit XML files say; a test that was skipped was not executed."""
+    from xml.etree import ElementTree  # 8 ms that a build need not pay
+
+    executed = failed = 0
+    skipped, parts = [], []
+    for name, file in files.items():
+        if not file.is_file():
+            continue
+        try:
+            root = ElementTree.parse(file).getroot()  # noqa: S314  # our own job wrote it
+        except ElementTree.ParseError as error:
+            raise SlipwayError(
+                f"{file} was not written to its end: {error}",
+                cause=disk_full(file.parent) or "what runs the tests was killed",
+                fix=["run the tests again"],
+                code=BAD_DATA,
+            ) from error
+        cases = list(root.iter("testcase"))
+        ran = [c for c in cases if c.find("skipped") is None and c.get("status") != "disabled"]
+        skipped += [f"{c.get('classname')}.{c.get('name')}" for c in cases if c not in ran]
+        failed += sum(c.find("failure") is not None or c.find("error") is not None for c in ran)
+        executed += len(ran)
+        parts.append(f"{name} {len(ran)}")
+    return Tested(executed, failed, tuple(skipped), ", ".join(parts))
+
+
+def has_tests(tree: Tree) -> bool:
+    """Whether anything is tested where the tree is built, or is said to be."""
+    wanted, is_cmake = tree.project.test, tree.project.build.system == "cmake"
+    ctest = wanted.ctest if wanted.ctest is not None else is_cmake and not tree.wheel
+    return bool(ctest or wanted.pytest or wanted.commands)
+
+
+def test_built(s: Site, *, ctest_filter: str = "", pytest_arguments: Sequence[str] = ()) -> Tested:
+    """Run the tree's tests, offline, and fail when one fails or none ran.
+
+    A filter for one of the two kinds runs that kind alone.
+    """
+    wanted = s.tree.project.test
+    system = s.tree.project.build.system
+    narrowed = bool(ctest_filter) != bool(pytest_arguments)
+    command = [s.place.inside(s.build), s.place.inside(s.reports), s.top_inside]
+    ctest = wanted.ctest if wanted.ctest is not None else system == "cmake"
+    if not has_tests(s.tree):
+        raise SlipwayError(
+            f"{s.tree.file} names no tests that run where {s.tree.project.name} is built",
+            cause="CTest, test.pytest and test.commands are what they could be",
+            fix=["invoke test --image prod, for the tests of what is installed"]
+            if wanted.installed
+            else ["name them under test in project.yaml"],
+            code=BAD_DATA,
+        )
+    if ctest and not (narrowed and pytest_arguments):
+        command += ["--ctest", *([ctest_filter] if ctest_filter else [])]
+    if not narrowed:
+        command += [word for line in wanted.commands for word in ("--command", line)]
+    if wanted.pytest and not (narrowed and ctest_filter):
+        command += ["--pytest", f"--rootdir={s.source_inside}"]
+        paths = [s.place.inside(s.build / p) for p in wanted.pythonpath]
+        if system == "pep517":
+            # Behind it, or the source itself, which is not compiled, would be imported.
+            paths += [s.place.inside(s.build / "site")]
+            command += ["--import-mode=append"]
+        if paths:
+            command += ["--override-ini", f"pythonpath={shlex.join(paths)}"]
+        named = any(
+            not a.startswith("-") and (s.tree.source / a.partition("::")[0]).exists()
+            for a in pytest_arguments
+        )
+        command += [_in_source(s, a) for a in pytest_arguments]
+        command += [] if named else [f"{s.source_inside}/{p}" for p in wanted.pytest]
+    for report in ("ctest", "commands", "pytest"):
+        if not s.workshop.dry:
+            (s.reports / f"{report}.xml").unlink(missing_ok=True)
+    start = time.monotonic()
+    status = s.place.run(s.job("test", command, {"PYTHONDONTWRITEBYTECODE": "1"}), s.image)
+    if s.workshop.dry:
+        return Tested(0, 0, (), "")
+    files = {"CTest": "ctest", "commands": "commands", "pytest": "pytest"}
+    result = read_reports({name: s.reports / f"{file}.xml" for name, file in files.items()})
+    judge(s, s.title, result, status)
+    console.say(
+        f"{console.bold('tested')} {s.title}: {result.executed} tests executed ({result.parts}), "
+        f"{console.seconds(time.monotonic() - start)}, {s.shown(s.reports)}"
+    )
+    return result
+
+
+def judge(s: Site, what: str, result: Tested, status: int) -> None:
+    """Fail when a test failed, or none was executed.
+
+    :param what: what was tested, for the message.
+    :param status: that of the program that ran them.
+    """
+    for name in result.not_run:
+        console.say(f"not run: {name}")
+    if not result.executed:
+        raise SlipwayError(
+            f"no test of {what} was executed",
+            cause=disk_full(s.out) or "a filter that fits none, or a project without tests",
+            fix=["invoke test --ctest-filter REGEX", "invoke test -- -k EXPRESSION"],
+            code=BAD_DATA,
+        )
+    if status:
+        raise SlipwayError(
+            f"{result.failed} of {result.executed} tests of {what} failed"
+            if result.failed
+            else f"the tests of {what} did not end well: status {status}",
+            cause=disk_full(s.out) or f"their words are above, and in {s.shown(s.reports)}",
+            fix=[f"invoke shell --variant {s.variant}"],
+            code=status,
+        )
+
+
+def _in_source(s: Site, argument: str) -> str:
+    """A test named relative to the source, by its absolute path; other arguments as they are."""
+    file, colons, rest = argument.partition("::")
+    if argument.startswith("-") or not (s.tree.source / file).exists():
+        return argument
+    return f"{s.source_inside}/{file}{colons}{rest}"
+
+
+PYTEST = ("pytest", "pluggy", "iniconfig", "packaging", "pygments")
+
+
+def pytest_mounts() -> list[Mount]:
+    """pytest as it stands beside the tasks: the image is tested as it ships, without one."""
+    from importlib.metadata import PackageNotFoundError, distribution
+
+    mounts = []
+    try:
+        for name in PYTEST:
+            files = distribution(name).files or []
+            tops = {file.parts[0] for file in files} - {"..", "__pycache__"}
+            for top in sorted(tops):
+                home = Path(str(distribution(name).locate_file(top)))
+                mounts.append(Mount(home, target=f"/run/slipway/pytest/{top}", readonly=True))
+    except PackageNotFoundError as error:
+        raise SlipwayError(
+            f"no {error.name} beside the tasks", fix=["./go invoke test --image prod"]
+        ) from error
+    return mounts
+
+
+def test_image(s: Site, image: Image, pytest_arguments: Sequence[str] = ()) -> Tested:
+    """Run the tests of what is installed, in the production image as it ships, offline.
+
+    Nothing but the tests and pytest is added: what they import is what users import.
+    """
+    wanted = s.tree.project.test
+    home = s.tree.file.parent if wanted.installed else s.tree.source
+    tests = [home / path for path in wanted.installed or wanted.pytest]
+    gone = [path for path in tests if not path.exists()]
+    if gone or not tests:
+        raise SlipwayError(
+            f"no tests at {gone[0]}" if gone else f"{s.tree.file} names no tests for the image",
+            fix=["name them under test.installed in project.yaml: paths beside it"],
+            code=NO_INPUT,
+        )
+    report = s.reports / "image.xml"
+    report.unlink(missing_ok=True)
+    inside = engine.Docker(s.workshop).inside
+    options = ["-p", "no:cacheprovider", f"--rootdir={inside(home)}"]
+    command = ["python", "-m", "pytest", *options, f"--junit-xml={inside(report)}"]
+    job = Job(
+        name=f"test-image-{s.tree.project.name}-{s.variant}",
+        command=[*command, *pytest_arguments, *(inside(path) for path in tests)],
+        mounts=[Mount(home, readonly=True), Mount(s.reports), *pytest_mounts()],
+        env={"PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": "/run/slipway/pytest"},
+        workdir="/tmp",
+        shm_size=s.workshop.settings.shm_size,
+    )
+    start = time.monotonic()
+    status = engine.Docker(s.workshop).run(job, image.tag)
+    if s.workshop.dry:
+        return Tested(0, 0, (), "")
+    result = read_reports({"pytest": report})
+    judge(s, f"{image.alias}", result, status)
+    console.say(
+        f"{console.bold('tested')} image {image.alias}: {result.executed} tests executed in it, "
+        f"{console.seconds(time.monotonic() - start)}, {s.shown(report)}"
+    )
+    return result
+
+
+def test(s: Site, image: str, ctest_filter: str, pytest_arguments: Sequence[str]) -> Tested:
+    """Build a site and run its tests where it was built, or in its production image.
+
+    :param image: what ``--image`` says; empty: where it was built.
+    """
+    if image and image != "prod":
+        raise SlipwayError(
+            f"no image '{image}' to test in",
+            cause=nearest(image, ["prod"]),
+            fix=["invoke test --image prod"],
+            code=USAGE,
+        )
+    builds.build(s)
+    if image:
+        return test_image(s, production.prod(s, packages.deb(s)), pytest_arguments)
+    return test_built(s, ctest_filter=ctest_filter, pytest_arguments=pytest_arguments)
