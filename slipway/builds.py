@@ -311,6 +311,10 @@ def compiler_environment(s: Site) -> dict[str, str]:
     system = s.tree.project.build.system
     name = f"/usr/src/{s.tree.project.name}"
     maps = [f"-ffile-prefix-map={source}={name}", f"-ffile-prefix-map={build}={name}/build"]
+    if system in ("make", "script"):
+        # They compile in the source; and a Makefile's shell splits a flag at a space in it, quoted
+        # or not, so a source with an odd path keeps it in its debug symbols.
+        maps = [m for m in maps[:1] if shlex.quote(m) == m]
     flags = f"{s.tree.variants[s.variant].compiler_flags} {shlex.join(maps)}"
     if system != "cmake":  # which takes these two from its build type
         flags = f"-g -O2 {flags}"

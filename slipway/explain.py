@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from itertools import islice
 
 from slipway.records import Record
 
@@ -26,6 +27,7 @@ BUILDING = (
         r"read-only file system",
         "the build writes into its source, which is mounted read-only",
         "write build: {writable: true} into project.yaml: the build then gets a copy of the source",
+        2,
     ),
     Sign(
         r"could not resolve host|name resolution|name or service not known|network is unreachable"
@@ -80,7 +82,8 @@ def explain(said: str, signs: Iterable[Sign]) -> tuple[str, str]:
         match = re.search(sign.words, low, re.MULTILINE)
         if match:
             start = low.rfind("\n", 0, match.start()) + 1
-            shown = [line[:300] for line in said[start:].strip().splitlines()[: sign.lines]]
-            words = "\n".join(shown).removeprefix("deb: ")
+            lines = filter(None, map(str.strip, said[start:].splitlines()))
+            shown = "\n".join(line[:300] for line in islice(lines, sign.lines))
+            words = shown.removeprefix("deb: ")
             return f"{sign.means}:\n{words}" if sign.means else words, sign.fix
     return "", ""

@@ -196,7 +196,7 @@ def stage_arguments(s: Site) -> list[str]:
         return ["cmake", build, *s.tree.project.package.components]
     if how.system == "make":
         options = s.tree.options(s.variant)
-        return ["make", s.top_inside, build, *(f"{k}={v}" for k, v in options.items())]
+        return ["make", s.top_inside, *(f"{k}={v}" for k, v in options.items())]
     return [how.system, build]
 
 

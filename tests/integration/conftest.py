@@ -84,10 +84,11 @@ def keep_record(checkout: Checkout, said: str) -> None:
     directory = os.environ.get("SLIPWAY_CI_RECORD")
     if not directory:
         return
-    for deb in (checkout.root / "dist").rglob("*.deb"):
-        shutil.copy(deb, directory)
-    made = [row[2] for key, row in rows_of(said).items() if key[0] == "image"]
-    (Path(directory) / "images").write_text("".join(f"{name}\n" for name in made))
+    rows = rows_of(said)
+    for deb in (row[2] for key, row in rows.items() if key[0] == "deb"):
+        shutil.copy(checkout.root / deb, directory)
+    with (Path(directory) / "images").open("a") as images:
+        images.writelines(f"{row[2]}\n" for key, row in rows.items() if key[0] == "image")
 
 
 @pytest.fixture(scope="session")

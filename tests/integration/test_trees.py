@@ -67,9 +67,3 @@ def test_a_debian_package_that_does_not_exist_is_an_error(built: Built, tiny: Pa
     done = built.checkout.invoke("build", "--project", str(tiny))
     refused(done, done.returncode, "nothing was fetched")
     assert done.returncode != 0
-
-
-def test_a_prebuilt_wheel_has_nothing_to_compile(built: Built, tiny: Path) -> None:
-    name_source(tiny, f"{{wheel: numpy, version: 2.0.0, sha256: {'a' * 64}}}")
-    done = built.checkout.invoke("build", "--project", str(tiny))
-    refused(done, 78, "numpy is a prebuilt wheel", "nothing to compile")
