@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 
-from slipway import builds, console, engine, images, production, project
+from slipway import base, builds, console, engine, images, production, project
 from slipway.errors import USAGE, SlipwayError, nearest
 from slipway.receipts import write_whole
 from slipway.settings import Workshop
@@ -158,6 +158,76 @@ def no_op(workshop: Workshop, runs: int) -> Row:
     plain += ["-v", f"{site.out}:{site.out}", "-w", str(site.build), site.image, "ninja"]
     alternate(row, runs, lambda: timed(invoke("build"), cwd=workshop.root), lambda: timed(plain))
     return row
+
+
+def other_no_op(workshop: Workshop, runs: int) -> Row:
+    """A build of which nothing is left to do, of a tree that we did not write."""
+    row = Row(
+        "lightgbm-no-op",
+        "no-op `invoke build --project lightgbm` (pep517)",
+        "`docker run --rm -v …` of a bare ninja no-op in the same build directory",
+        "≤ 1.3",
+    )
+    build = invoke("build", "--project", "lightgbm")
+    site = next(builds.sites(workshop, "cpu", "lightgbm", "", "docker"))
+    timed(build, cwd=workshop.root)
+    plain = ["docker", "run", "--rm", "-v", f"{site.copy}:{site.tree.source}"]
+    plain += ["-v", f"{site.out}:{site.out}", "-w", str(site.build / "native"), site.image, "ninja"]
+    alternate(row, runs, lambda: timed(build, cwd=workshop.root), lambda: timed(plain))
+    row.notes.append("ours compares the inputs with those of the wheel that is there, and starts")
+    row.notes[-1] += " no container; to ask the backend itself takes seconds"
+    return row
+
+
+def other_warm(workshop: Workshop, runs: int) -> Row:
+    """What the compiler cache is worth to a large tree of C++; one run takes five minutes."""
+    row = Row(
+        "lightgbm-ccache",
+        "LightGBM: `clean`, then `build`, ccache warm",
+        "the first build",
+        "≤ 0.1",
+    )
+    del runs
+    with tempfile.TemporaryDirectory() as cache:
+        env = {"INVOKE_CACHE_DIR": cache}
+        for times in (row.theirs, row.ours):
+            timed(invoke("clean", "--project", "lightgbm"), cwd=workshop.root, env=env)
+            build = invoke("build", "--project", "lightgbm")
+            times.append(timed(build, cwd=workshop.root, env=env))
+    hits, compiled = builds.ccache_counts(
+        workshop.out / "lightgbm" / "cpu" / "build" / ".ccache-statistics"
+    )
+    row.notes.append(f"{hits} of {compiled} compilations from the cache")
+    return row
+
+
+def wheel_package(workshop: Workshop, runs: int) -> Iterator[Row]:
+    """The package of a large prebuilt wheel: seconds to install it, and its image's size."""
+    timed(invoke("prod", "--project", "paddle"), cwd=workshop.root)
+    (deb,) = (workshop.dist / "paddle-3.3.1").glob("*.deb")
+    script = (
+        "apt-get -qq update && apt-get -qq --download-only --yes --no-install-recommends install "
+        "/deb >/dev/null && date +%s.%N && apt-get -qq --yes --no-install-recommends install /deb "
+        ">/dev/null && date +%s.%N"
+    )
+    mount = engine.mount_argument(str(deb), f"/{deb.name}", True)
+    image = base.ensure_base(workshop).reference
+    row = Row("paddle-install", "PaddlePaddle's .deb installed in a bare image", "-", "≤ 60 s")
+    for _ in range(min(runs, 3)):
+        argv = ["docker", "run", "--rm", "--mount", mount, image, "sh", "-c"]
+        said = subprocess.run(
+            [*argv, script.replace("/deb ", f"/{deb.name} ")],
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout.split()
+        row.ours.append(float(said[-1]) - float(said[-2]))
+    row.notes.append("without the fetching of Debian's own packages, with byte-compiling")
+    yield row
+    row = Row("paddle-size", "PaddlePaddle's production image", "-", "≤ 1050 MB", unit="MB")
+    tag = production.made_images(workshop, project.resolve(workshop, "paddle"))["cpu"]
+    row.ours.append(int(engine.inspect_images(tag)[tag]["Size"]) / 1e6)
+    yield row
 
 
 def touch(workshop: Workshop, runs: int) -> Row:
@@ -313,10 +383,13 @@ ROWS: dict[str, Callable[[Workshop, int], Row | Iterator[Row]]] = {
     "ccache": warm,
     "second-all": second_all,
     "first-all": first_all,
+    "lightgbm-no-op": other_no_op,
+    "lightgbm-ccache": other_warm,
+    "paddle": wheel_package,
     "size": size,
     "kernels": kernels,
 }
-ON_REQUEST = ("first-all",)
+ON_REQUEST = ("first-all", "lightgbm-no-op", "lightgbm-ccache", "paddle")  # minutes each
 
 
 def bench(workshop: Workshop, rows: str, runs: int) -> None:

@@ -161,9 +161,18 @@ def copyright_file(tree: Tree) -> str:
     return "\n".join(lines) + "\n"
 
 
+# What lintian finds in prebuilt wheels, which are packaged as they are: nothing of them is
+# stripped, and a copy of a library in one is the version that its makers have tested.
+OF_WHEELS = {
+    "unstripped-binary-or-object": "a prebuilt wheel is packaged as its makers built it",
+    "embedded-library": "wheels bring their own copies, whose versions they were tested with",
+    "library-not-linked-against-libc": "a prebuilt wheel is packaged as its makers built it",
+}
+
+
 def overrides(tree: Tree) -> str:
     """lintian's findings that are overridden, each below the reason."""
-    rows = tree.project.package.lintian.items()
+    rows = {**(OF_WHEELS if tree.wheel else {}), **tree.project.package.lintian}.items()
     return "".join(f"# {' '.join(why.split())}\n@PACKAGE@: {tag}\n" for tag, why in rows)
 
 

@@ -161,7 +161,7 @@ def test_its_package_is_installed_without_pip_and_shares_nothing(
     (directory,) = (built.checkout.root / "dist").glob("paddle-*")
     script = """\
 quietly install /dist/paddle_*.deb
-paddle-python -c 'import paddle; print("private", paddle.__version__)'
+paddle-python -W ignore -c 'import paddle; print("private", paddle.__version__)'
 ! /usr/bin/python3 -c 'import paddle' 2>/dev/null && echo "not for others"
 command -v pip || echo "no pip"
 ls /usr/lib/paddle/paddlepaddle-*.dist-info | grep -ci licen

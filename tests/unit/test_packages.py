@@ -100,6 +100,20 @@ def test_overrides_stand_below_their_reasons(tmp_path: Path) -> None:
     assert overrides(tree) == "# its own copy\n@PACKAGE@: embedded-library\n"
 
 
+def test_a_prebuilt_wheel_is_what_its_makers_made_of_it(tmp_path: Path) -> None:
+    tree = replace(
+        make_tree(tmp_path, package={"lintian": {"embedded-library": "ours"}}),
+        wheel=tmp_path / "oar-1.2.0-py3-none-any.whl",
+    )
+    text = overrides(tree)
+    assert "@PACKAGE@: unstripped-binary-or-object\n" in text
+    assert "# ours\n@PACKAGE@: embedded-library\n" in text
+    assert "This is oar-1.2.0-py3-none-any.whl, as its makers built it." in control(
+        tree, "cpu"
+    ).replace("\n ", " ")
+    assert "made from oar-1.2.0-py3-none-any.whl." in changelog(tree)
+
+
 def test_who_holds_the_copyright_is_read_in_the_licence(tmp_path: Path) -> None:
     tree = make_tree(tmp_path, license="MIT")
     (tmp_path / "LICENSE").write_text(
