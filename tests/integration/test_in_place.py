@@ -13,7 +13,8 @@ from slipway import base, images
 from slipway.engine import mount_argument
 from slipway.settings import ROOT, Settings, Workshop
 from tests.integration.conftest import Built
-from tests.integration.workbench import Checkout, Done, give_to, strangers, tree
+from tests.integration.test_systems import TALLY, contents, grow
+from tests.integration.workbench import Checkout, Done, give_to, snapshot, strangers, tree
 
 
 def in_container(
@@ -83,6 +84,20 @@ def test_build_test_and_deb_run_in_place_as_any_user(built: Built, cloned: Any, 
         assert done.returncode == 0, done.stdout
     assert list((checkout.root / "dist").rglob("tiny_*.deb"))
     assert strangers(checkout.root, uid) == []
+
+
+def test_a_tree_that_is_built_in_a_copy_is_so_in_place(built: Built, cloned: Any) -> None:
+    checkout: Checkout = cloned("inside-copy")
+    project = 'build: {system: make, options: {LIMIT: "9"}}\ntest: {commands: [make check]}\n'
+    file = grow(checkout.root / "trees", TALLY, project, "tally")
+    before = snapshot(checkout.root / "trees")
+    for task in ("test", "deb"):
+        command = ["invoke", task, "--project", str(file)]
+        done = in_container(dev_image(built.checkout), checkout, command, more=OFFLINE)
+        assert done.returncode == 0, done.stdout
+    assert snapshot(checkout.root / "trees") == before
+    (deb,) = (checkout.root / "dist").rglob("tally_*.deb")
+    assert "usr/lib/libtally.so.1" in contents(deb)
 
 
 def test_where_no_engine_can_run_all_says_why_and_goes_in_place(
