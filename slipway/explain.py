@@ -64,6 +64,12 @@ PACKING = (
     Sign(
         r"two packages would hold the same file", "", "mend package in project.yaml, as it says", 3
     ),
+    Sign(
+        r"^deb: \S+ needs \S+, (which is not locked|not \S+)$",
+        "the prebuilt wheel needs what project.yaml does not lock",
+        "uv pip compile --generate-hashes, and name the file under package.requirements",
+        6,
+    ),
     Sign(r"fits none of the", "", "mend the pattern in project.yaml", 6),
     Sign(r"go into no package", "", "mend package.files in project.yaml", 6),
     Sign(

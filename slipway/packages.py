@@ -222,7 +222,9 @@ def deb(s: Site) -> Deb:
     }
     lock = tree.file.parent / tree.project.package.requirements
     locked = file_hash(lock) if lock.is_file() else ""
-    inputs = fingerprint(inputs_of(s, "deb", "stage", "arrange"), texts, locked)
+    inputs = fingerprint(
+        inputs_of(s, "deb", "stage", "arrange", "check-requirements"), texts, locked
+    )
     receipt_file = s.out / "receipts" / "deb.json"
     known = receipts.read(receipt_file, inputs)
     if known:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import http.server
 import re
 import subprocess
 import textwrap
 import threading
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -285,6 +287,48 @@ def test_a_command_that_fails_is_a_failed_test(built: Built, place: Path) -> Non
     file = grow(place, {"x": ""}, project, "failing")
     done = built.checkout.invoke("test", "--project", str(file))
     refused(done, 7, "1 of 2 tests of failing 0.0.0 cpu failed")
+
+
+# -- prebuilt wheels
+
+
+def wheel_project(place: Path, name: str, needs: str = "") -> tuple[Path, dict[str, str]]:
+    """A wheel in a directory that pip is told to look in, and a project.yaml that names it."""
+    wheel = place / "wheels" / f"{name}-1.0-py3-none-any.whl"
+    wheel.parent.mkdir()
+    info = f"{name}-1.0.dist-info"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for name_in_it, text in {
+            f"{name}.py": "answer = 42\n",
+            f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n{needs}",
+            f"{info}/WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+            f"{info}/licenses/LICENSE": "Apache\n",
+            f"{info}/RECORD": "",
+        }.items():
+            archive.writestr(zipfile.ZipInfo(name_in_it, (2024, 1, 2, 3, 4, 6)), text)
+    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    file = place / f"{name}.yaml"
+    file.write_text(
+        HEAD.format(name=name) + f"source: {{wheel: {name}, version: '1.0', sha256: {digest}}}\n"
+    )
+    return file, {"PIP_FIND_LINKS": str(wheel.parent)}
+
+
+def test_a_prebuilt_wheel_is_packed_in_a_private_directory(built: Built, place: Path) -> None:
+    file, env = wheel_project(place, "answering")
+    succeed(built.checkout.invoke("deb", "--project", str(file), env=env))
+    (deb,) = (built.checkout.root / "dist" / "answering-1.0").iterdir()
+    names = contents(deb)
+    assert {"usr/lib/answering/answering.py", "usr/bin/answering-python"} <= names
+    assert "usr/lib/answering/answering-1.0.dist-info/licenses/LICENSE" in names
+    assert not any(name.startswith("usr/lib/python3/") for name in names)
+
+
+def test_what_a_wheel_needs_and_nobody_locked_is_named(built: Built, place: Path) -> None:
+    file, env = wheel_project(place, "needing", "Requires-Dist: no-such-thing>=2\n")
+    done = built.checkout.invoke("deb", "--project", str(file), env=env)
+    refused(done, 65, "needing needs no-such-thing>=2, which is not locked", "requirements")
+    assert not (built.checkout.root / "dist" / "needing-1.0").exists()
 
 
 # -- what a build may not do

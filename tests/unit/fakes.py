@@ -28,7 +28,7 @@ VERSION = Version(
 )
 SCRIPTS = (
     *("apt-install", "pip-install", "packages-dev.txt", "build", "test", "deb", "stage", "arrange"),
-    "entrypoint",
+    *("check-requirements", "entrypoint"),
 )
 
 
@@ -55,6 +55,7 @@ def make_project(**parts: Any) -> Project:
 
 def make_tree(
     source: Path,
+    /,
     *,
     variants: Mapping[str, Variant] = TABLE,
     version: Version = VERSION,
