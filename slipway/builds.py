@@ -227,9 +227,11 @@ def python_tag(workshop: Workshop) -> str:
     if memory.is_file():
         return memory.read_text()
     run = ["run", "--rm", "--network", "none", "--label", f"{engine.LABEL}={workshop.checkout}"]
+    if workshop.dry:
+        console.say("the dev image would be asked for its Python, and the wheel for it be fetched")
+        raise Exit(code=0)  # more is not known
     tag = engine.ask([*run, image, *ask], "ask the dev image for its Python").strip()
-    if not workshop.dry:
-        receipts.write_whole(memory, tag)
+    receipts.write_whole(memory, tag)
     return tag
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from slipway import builds, console, engine, images, packages, production, receipts, setup, testing
 from slipway.builds import Site
-from slipway.errors import UNAVAILABLE, SlipwayError
+from slipway.errors import BAD_DATA, UNAVAILABLE, SlipwayError
 from slipway.images import fingerprint
 from slipway.project import resolve
 from slipway.settings import Workshop
@@ -22,6 +22,7 @@ class Summary:
         default_factory=lambda: [["STEP", "VARIANT", "RESULT", "SIZE", "TOOK"]]
     )
     not_made: list[str] = field(default_factory=list)
+    is_untested: bool = False
 
     def add(self, step: str, variant: str, result: str, size: float, start: float) -> None:
         """One step, with the seconds since ``start``; an unchanged one says so in its result."""
@@ -66,6 +67,13 @@ def everything(
     console.say()
     console.table(summary.rows)
     console.say(f"everything: {console.seconds(time.monotonic() - begin)}")
+    if summary.is_untested:
+        raise SlipwayError(
+            f"all of that was made, and nothing tested: {tree.file} names no tests",
+            cause="CTest, test.pytest, test.commands and test.installed are what they could be",
+            fix=["name some under test in project.yaml; docs/your-own-library.md shows how"],
+            code=BAD_DATA,
+        )
     if summary.not_made:
         raise SlipwayError(
             f"not made: {', '.join(summary.not_made)}",
@@ -103,9 +111,11 @@ def _one(site: Site, summary: Summary) -> None:
         summary.add("image", site.variant, result, image.size, start)
         start = time.monotonic()
         summary.add("run", site.variant, _run(site, image), 0, start)
-        if site.tree.project.test.installed or not testing.has_tests(site.tree):
+        if site.tree.project.test.installed:
             start = time.monotonic()
             summary.add("test image", site.variant, _image_tests(site, image), 0, start)
+        elif not testing.has_tests(site.tree):
+            summary.is_untested = True
 
 
 def _since(what: str, fresh: bool, made_at: float) -> str:

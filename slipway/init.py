@@ -96,6 +96,8 @@ def init(
     with looked_at(workshop, place) as subject:
         named = name or name_of(subject)
         seen = replace(subject.seen, pip=pinned(workshop, subject.seen))
+        if name:
+            seen = replace(seen, name=Seen(name, "--name"))
         subject = replace(subject, seen=seen)
         if adopt:
             beside = replace(subject, place=Path(".."), source={"directory": ".."})

@@ -107,6 +107,7 @@ def explain(message: str, kind: type, data: Any) -> str:
     if wrong and isinstance(inner, inspect.LiteralType):
         names = [str(value) for value in inner.values]
         return f"{'.'.join(path)}: no '{wrong.group(1)}'; {nearest(wrong.group(1), names)}"
+    text = text.replace(" | null`", "`")  # what is not said need not be said to be null
     return f"{'.'.join(path)}: {text}" if path else text
 
 

@@ -187,7 +187,8 @@ def test_image(s: Site, image: Image, pytest_arguments: Sequence[str] = ()) -> T
             code=NO_INPUT,
         )
     report = s.reports / "image.xml"
-    report.unlink(missing_ok=True)
+    if not s.workshop.dry:
+        report.unlink(missing_ok=True)
     inside = engine.Docker(s.workshop).inside
     options = ["-p", "no:cacheprovider", f"--rootdir={inside(home)}"]
     command = ["python", "-m", "pytest", *options, f"--junit-xml={inside(report)}"]
