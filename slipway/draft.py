@@ -58,9 +58,7 @@ def about(seen: Survey, name: str) -> list[str]:
     lines = entry("name", name, came)
     # A name alone tells nothing, and lintian calls so short a description an error.
     summary = seen.summary if seen.summary and len(seen.summary.value) >= 10 else None
-    lines += or_not(
-        "summary", summary, f"the {name} library", "not found: what it is, in one line"
-    )
+    lines += or_not("summary", summary, f"the {name} library", "not found: what it is, in one line")
     lines += or_not(
         "license",
         seen.license,

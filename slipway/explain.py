@@ -71,6 +71,7 @@ PACKING = (
         6,
     ),
     Sign(r"fits none of the", "", "mend the pattern in project.yaml", 6),
+    Sign(r"nothing is left for", "", "mend it as it says", 2),
     Sign(r"go into no package", "", "mend package.files in project.yaml", 6),
     Sign(
         r"^e: \S+: \S+",

@@ -337,7 +337,7 @@ def test_an_image_over_its_budget_is_not_kept_and_what_is_large_in_it_is_named(
     description.write_text(small)
     tree_of = ["--project", str(description), "--source", "examples/oar"]
     done = scratch.invoke("prod", *tree_of)
-    error = refused(done, 65, "more than its budget of 100 MB", "image.budget_mb in ", "project.yaml")
+    error = refused(done, 65, "more than its budget of 100 MB", "image.budget_mb in ")
     assert len(re.findall(r"\d MB  python3-numpy\n", error)) == 1
     assert len(re.findall(r"(?m)^ +[\d.]+ MB  \S+$", error)) == 10
     kinds = [image.labels["slipway.kind"] for image in client.images.list(filters=scratch.label)]

@@ -101,11 +101,14 @@ install:
 	install -D libtally.so.1 $(DESTDIR)$(PREFIX)/lib/libtally.so.1
 	ln -s libtally.so.1 $(DESTDIR)$(PREFIX)/lib/libtally.so
 	install -D -m 644 tally.h $(DESTDIR)$(PREFIX)/include/tally.h
+	install -D -m 644 tally.3 $(DESTDIR)$(PREFIX)/share/man/man3/tally.3
+	ln -s tally.3 $(DESTDIR)$(PREFIX)/share/man/man3/tally_add.3
 """
 TALLY = {
     "Makefile": MAKEFILE,
     "tally.c": "int tally_add(int a, int b) { return a + b > LIMIT ? LIMIT : a + b; }\n",
     "tally.h": "int tally_add(int a, int b);\n",
+    "tally.3": ".TH TALLY 3\n.SH NAME\ntally \\- add, within a limit\n",
 }
 
 
@@ -224,6 +227,8 @@ def test_a_makefile_is_built_in_a_copy_and_packed_as_two_packages(
     assert "usr/lib/libtally.so.1" in contents(runtime)
     assert "usr/include/tally.h" not in contents(runtime)
     assert {"usr/include/tally.h", "usr/lib/libtally.so"} <= contents(dev)
+    manuals = {f"usr/share/man/man3/{name}.3.gz" for name in ("tally", "tally_add")}
+    assert manuals <= contents(dev)
     assert field(dev, "Depends") == "tally (= 0.0.0+deb13)"
     assert "libc6" in field(runtime, "Depends")
 
@@ -429,7 +434,9 @@ def test_a_package_that_does_not_exist(built: Built, tiny: Path, need: str) -> N
 def test_two_packages_that_hold_the_same_file(built: Built, place: Path) -> None:
     project = """\
     build: {system: make, options: {LIMIT: "1"}}
-    package: {files: ["usr/lib/**"], dev: ["usr/include/**", "usr/lib/*.so*"]}
+    package:
+      files: ["usr/lib/**"]
+      dev: ["usr/include/**", "usr/share/**", "usr/lib/*.so*"]
     """
     file = grow(place, TALLY, project, "twice")
     done = built.checkout.invoke("deb", "--project", str(file))
@@ -451,11 +458,21 @@ def test_a_file_that_a_package_of_debian_has(built: Built, tiny: Path) -> None:
     succeed(built.checkout.invoke("deb", "--project", str(tiny)))
 
 
+def test_a_static_library_alone_leaves_nothing_for_run_time(built: Built, tiny: Path) -> None:
+    (tiny / "CMakeLists.txt").write_text(
+        "cmake_minimum_required(VERSION 3.20)\nproject(tiny VERSION 1.0 LANGUAGES CXX)\n"
+        "add_library(one STATIC one.cc)\ninstall(TARGETS one)\n"
+    )
+    (tiny / "project.yaml").write_text(HEAD.format(name="tiny") + "package: {dev: true}\n")
+    done = built.checkout.invoke("deb", "--project", str(tiny))
+    refused(done, 65, "nothing is left for tiny", "BUILD_SHARED_LIBS")
+
+
 def test_a_pattern_that_fits_nothing(built: Built, place: Path) -> None:
     project = """\
     build: {system: make, options: {LIMIT: "1"}}
-    package: {exclude: ["usr/share/**"]}
+    package: {exclude: ["usr/libexec/**"]}
     """
     file = grow(place, TALLY, project, "nothing")
     done = built.checkout.invoke("deb", "--project", str(file))
-    refused(done, 65, "'usr/share/**' fits none of the 3 files", "usr/include/tally.h")
+    refused(done, 65, "'usr/libexec/**' fits none of the 5 files", "usr/include/tally.h")
