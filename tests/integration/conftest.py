@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
 import uuid
 import zlib
@@ -34,6 +35,14 @@ from tests.integration.workbench import (
 
 # A path as people have them: whatever a task quotes wrongly falls apart at one of these.
 ODD = "Größe, a b:c"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def signals_as_in_a_person_s_shell() -> None:
+    """nohup, and a shell's background jobs, ignore signals that our tests send: not in them."""
+    for signum in (signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(signum) is signal.SIG_IGN:
+            signal.signal(signum, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")
