@@ -114,7 +114,8 @@ class Tests(Part, frozen=True, kw_only=True):
     pythonpath: tuple[str, ...] = ()
     """Directories put first on sys.path, relative to the build directory."""
     commands: tuple[str, ...] = ()
-    """Shell lines run where the tree was built, such as ``make check``; each counts as one test."""
+    """Shell lines run where the tree was built, such as ``make check``; each counts as one test.
+    $TOP is that directory and $BUILD the build directory, by paths without blanks."""
     installed: tuple[str, ...] = ()
     """Files or directories beside project.yaml that pytest runs in the production image; empty:
     those of ``pytest``."""
