@@ -213,7 +213,8 @@ def deb(s: Site) -> Deb:
     }
     lock = tree.file.parent / tree.project.package.requirements
     locked = file_hash(lock) if lock.is_file() else ""
-    inputs = fingerprint(inputs_of(s, "deb", "stage", "arrange"), texts, locked)
+    rules = receipts.code_of("isa", "audit")  # a receipt says that the package has passed it
+    inputs = fingerprint(inputs_of(s, "deb", "stage", "arrange"), texts, locked, rules)
     receipt_file = s.out / "receipts" / "deb.json"
     known = receipts.read(receipt_file, inputs)
     if known:
@@ -248,7 +249,12 @@ def deb(s: Site) -> Deb:
         )
     if s.workshop.dry:
         return Deb(s.workshop.dist / f"{name}.deb", None, 0, fresh=True)
-    targets = [finished(s, made) for made in sorted((work / "finished").glob("*.deb"))]
+    packed = sorted((work / "finished").glob("*.deb"))
+    from slipway import audit  # which needs this module
+
+    for file in packed:
+        audit.check_deb(s, file)
+    targets = [finished(s, file) for file in packed]
     files = {str(target): file_hash(target) for target in targets}
     receipt = receipts.write(receipt_file, inputs, {"files": files})
     made = found(name, files, receipt.made_at, fresh=True)
