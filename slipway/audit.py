@@ -36,43 +36,31 @@ from slipway.unpack import DAMAGED
 # Debian's packages that go beyond what every x86-64 CPU has, and why they run anyway: patterns
 # of their names, of which the first that fits counts.
 OTHERS: dict[str, str] = {
-    "libc6": "ld.so and libc choose their string and save functions by what the CPU has",
+    "libc6": "ld.so, libc and libm choose their functions by what the CPU has",
     "libc-bin": "ldconfig is linked with libc, which asks the CPU",
+    "tini": "is linked with libc, which asks the CPU",
     "libstdc++6": "std::random_device asks the CPU before it uses RDRAND and RDSEED",
     "libgfortran*": "its MATMUL is there several times, chosen by what the CPU has",
-    "libgcc-s1": "is GCC's own way of asking the CPU",
+    "libatomic1": "its 16-byte operations are chosen by what the CPU has",
     "libitm1": "asks the CPU for RTM before it uses it",
-    "libgomp1": "waits by what the CPU has",
-    "libatomic1": "asks the CPU for CMPXCHG16B before it uses it",
-    "libblas3": "OpenBLAS's and BLIS's kernels are chosen when they are loaded",
-    "liblapack3": "OpenBLAS's kernels are chosen when it is loaded",
+    "libblas3": "OpenBLAS's kernels, where it is that, are chosen when it is loaded",
+    "liblapack3": "OpenBLAS's kernels, where it is that, are chosen when it is loaded",
     "libopenblas*": "OpenBLAS's kernels are chosen when it is loaded",
     "python3-numpy*": "NumPy's kernels are chosen when it is imported",
-    "python3-scipy": "its kernels are those of NumPy and OpenBLAS, or chosen as theirs are",
-    "python3-*": "its kernels are chosen when it is imported, as NumPy's are",
-    "libpython3*": "hashlib's BLAKE2 and HACL are chosen when it is imported",
-    "python3*": "hashlib's BLAKE2 and HACL are chosen when it is imported",
     "libssl3*": "OpenSSL's ciphers and hashes are chosen by OPENSSL_ia32cap",
-    "openssl*": "OpenSSL's ciphers and hashes are chosen by OPENSSL_ia32cap",
     "libgcrypt20": "its ciphers and hashes are chosen by what the CPU has",
-    "libgnutls*": "its ciphers and hashes are chosen by what the CPU has",
-    "libnettle*": "its ciphers and hashes are chosen by what the CPU has",
-    "libhogweed*": "its arithmetic is chosen by what the CPU has",
-    "libgmp*": "its arithmetic is chosen by what the CPU has",
-    "coreutils": "cksum and wc ask the CPU before they use more",
-    "libzstd1": "decoding with BMI2 is chosen by what the CPU has",
+    "libgnutls30*": "its ciphers and hashes are chosen by what the CPU has",
+    "libnettle8*": "its ciphers and hashes are chosen by what the CPU has",
+    "librhash*": "its CRC is chosen by what the CPU has",
     "libxxhash0": "its hash is chosen by what the CPU has",
-    "zlib1g": "its checksum is chosen by what the CPU has",
-    "liblzma5": "its checksum is chosen by what the CPU has",
-    "libapt-pkg*": "its hashes are those of libxxhash and OpenSSL, chosen as theirs are",
-    "libsystemd0": "its hashes and random numbers are chosen by what the CPU has",
-    "libudev1": "its hashes and random numbers are chosen by what the CPU has",
-    "libcrypt1": "its hash is chosen by what the CPU has",
-    "libsqlite3-0": "asks the CPU before it uses more",
+    "libdeflate0": "its checksums and decoder are chosen by what the CPU has",
+    "libzstd1": "its decoder with BMI2 is chosen by what the CPU has",
     "libpcre2-*": "compiles patterns for the CPU that it finds",
+    "coreutils": "cksum and wc ask the CPU before they use more",
 }
-# For the rest of an image. It does not fail: nobody here compiled it.
-NOT_NAMED = "not in the allow-list; Debian compiles for x86-64, so it asks the CPU first"
+# For the rest of an image, which is told and does not fail. Debian compiles for the first level,
+# so what goes beyond it asks the CPU first.
+NOT_NAMED = "compiled by others, and not in the allow-list"
 
 SHOWN_FILES, SHOWN_PLACES = 8, 2  # of what fails
 
@@ -130,7 +118,7 @@ def judge(file: File, level: str, allow: Mapping[str, str], owner: str = "") -> 
     :param owner: the package of others that it is from.
     """
     beyond = tuple(file.verdict.beyond(level)) if file.verdict else ()
-    if not beyond and not file.problem:
+    if owner and not beyond and not file.problem:
         return Judged(file, owner)
     if owner:
         fits = (why for name, why in OTHERS.items() if fnmatch.fnmatchcase(owner, name))
@@ -138,7 +126,7 @@ def judge(file: File, level: str, allow: Mapping[str, str], owner: str = "") -> 
     rows = [(*pattern.partition(":")[::2], why) for pattern, why in allow.items()]
     rows = [row for row in rows if matches(row[0], file.path)]
     whole = next((why for _, function, why in rows if not function), "")
-    if whole or not file.verdict:
+    if whole or not beyond or not file.verdict:
         return Judged(file, owner, beyond, whole)
     functions = {name: why for _, name, why in rows}
     held = {e: _reasons(file.verdict.extensions[e], functions) for e in beyond}
@@ -162,7 +150,8 @@ def lost_vectors(judged: Iterable[Judged], level: str) -> bool:
     """Whether vector code was compiled, and none of it as AVX, where the level has that.
 
     A compiler that is told of AVX uses no SSE encoding at all, so it was not told. A library of
-    whole numbers may have no vector code, and loses nothing.
+    whole numbers may have no vector code, and loses nothing. Files that are allowed as a whole do
+    not count.
     """
     if isa.LEVELS.index(level) < isa.LEVELS.index("x86-64-v3"):
         return False
@@ -202,8 +191,8 @@ def failure(what: str, judged: Sequence[Judged], level: str, source: str) -> Sli
             ],
             code=BAD_DATA,
         )
-    search = shlex.join(["grep", "-rnE", "march=|mtune=native|-mavx|-mfma", source])
     if failing:
+        search = shlex.join(["grep", "-rnE", "march=|mtune=native|-mavx|-mfma", source])
         lines = [line for j in failing[:SHOWN_FILES] for line in _told(j)]
         more = len(failing) - SHOWN_FILES
         return SlipwayError(
@@ -220,7 +209,11 @@ def failure(what: str, judged: Sequence[Judged], level: str, source: str) -> Sli
             f"{what} has vector code, and none of {level}'s: it runs slower than it could",
             cause="the flags of the variant did not reach the compiler: a build system that sets "
             "CMAKE_CXX_FLAGS or CXXFLAGS itself drops what the environment says",
-            fix=[search, "append to the flags there are, or use {flags} in build.options"],
+            fix=[
+                shlex.join(["grep", "-rnE", 'C(XX)?_?FLAGS *[:=" ]', source]),
+                "append to the flags there are, or use {flags} in build.options",
+                "audit: {allow: {'**': REASON}} in project.yaml, if it is right as it is",
+            ],
             code=BAD_DATA,
         )
     return None
@@ -352,7 +345,7 @@ def of_directory(look: Reader, top: Path, leave_out: Path | None = None) -> Iter
 
 def of_deb(look: Reader, deb: Path) -> Iterator[File]:
     """The ELF files of a Debian package."""
-    with _undamaged(deb):
+    with _undamaged(str(deb)):
         members = dict(isa.members(deb.read_bytes()))
         name = next((n for n in members if n.startswith("data.tar")), "")
         if not name:
@@ -373,7 +366,7 @@ def of_deb(look: Reader, deb: Path) -> Iterator[File]:
 
 def of_wheel(look: Reader, wheel: Path) -> Iterator[File]:
     """The ELF files of a wheel."""
-    with _undamaged(wheel), zipfile.ZipFile(wheel) as archive:
+    with _undamaged(str(wheel)), zipfile.ZipFile(wheel) as archive:
         for info in archive.infolist():
             with archive.open(info) as stream:
                 yield from look.files(info.filename, _wanted(stream))
@@ -387,14 +380,14 @@ def _regular(tar: tarfile.TarFile) -> Iterator[tuple[str, IO[bytes]]]:
 
 
 @contextlib.contextmanager
-def _undamaged(path: Path) -> Iterator[None]:
+def _undamaged(what: str) -> Iterator[None]:
     try:
         yield
     except (UnreadableError, *DAMAGED) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise  # the disk's refusal, not the file's fault
         raise SlipwayError(
-            f"{path} is damaged, or not what its name says",
+            f"{what} is damaged, or not what its name says",
             cause=f"{type(error).__name__}: {error}",
             fix=["make or fetch it again"],
             code=BAD_DATA,
@@ -406,7 +399,7 @@ class Contents(Record, frozen=True):
 
     files: list[File]
     owners: dict[str, str]
-    """Path to the Debian package that it is from."""
+    """Path of an ELF file to the Debian package that it is from; empty: from none."""
     missing: dict[str, list[str]]
     """By package: shared libraries that dpkg lists and the image lacks."""
 
@@ -428,8 +421,8 @@ def of_image(look: Reader, stream: IO[bytes]) -> Contents:
     """The ELF files of an image's file system, read once as a tar stream, in any order."""
     files: list[File] = []
     lists: dict[str, list[str]] = {}
-    there = set()
-    with tarfile.open(fileobj=stream, mode="r|") as tar:
+    there, origins = set(), {}
+    with _undamaged("the image"), tarfile.open(fileobj=stream, mode="r|") as tar:
         for info in tar:
             path = info.name.removeprefix("./").lstrip("/")
             there.add(plain(path))
@@ -438,14 +431,16 @@ def of_image(look: Reader, stream: IO[bytes]) -> Contents:
                 continue
             if listed := LISTS.fullmatch(path):
                 lists[listed[1]] = content.read().decode(errors="replace").splitlines()
-            else:
-                files += look.files(path, _wanted(content))
+                continue
+            for file in look.files(path, _wanted(content)):
+                files.append(file)
+                origins[file.path] = plain(path)
     owners = {plain(path): name for name, paths in lists.items() for path in paths}
     missing = {
         name: [p for p in paths if re.search(r"\.so(\.|$)", p) and plain(p) not in there]
         for name, paths in lists.items()
     }
-    return Contents(files, {f.path: owners.get(plain(f.path), "") for f in files}, missing)
+    return Contents(files, {f: owners.get(path, "") for f, path in origins.items()}, missing)
 
 
 # -- what is held to what
@@ -476,9 +471,12 @@ def check_files(s: Site, what: str, judged: Sequence[Judged], start: float) -> N
     if error:
         raise error
     ours = [j for j in judged if not j.owner]
-    allowed = {j.owner or j.file.path for j in judged if j.reason}
+    passed = [j for j in judged if j.beyond and j.reason not in ("", NOT_NAMED)]
+    allowed = {j.owner or j.file.path for j in passed}
     more = f", {len(judged) - len(ours)} of others" if len(judged) > len(ours) else ""
     named = f"; {len(allowed)} beyond it by the allow-list" if allowed else ""
+    strange = sorted({j.owner for j in judged if j.reason == NOT_NAMED})
+    named += f"; not in the allow-list: {', '.join(strange)}" if strange else ""
     console.say(
         f"{console.bold('audited')} {what}: {len(ours)} ELF files of ours{more}, {level}{named}, "
         f"{console.seconds(time.monotonic() - start)}"
@@ -527,11 +525,20 @@ def check_installed(contents: Contents, name: str, tag: str) -> None:
 @contextlib.contextmanager
 def exported(workshop: Workshop, tag: str) -> Iterator[IO[bytes]]:
     """The file system of an image as a tar stream, of a container that is never started."""
-    label = f"{engine.LABEL}={workshop.checkout}"
+    if tag not in engine.inspect_images(tag):
+        raise SlipwayError(
+            f"no image {tag} on this machine",
+            fix=["invoke prod, which makes one, or docker pull"],
+            code=NO_INPUT,
+        )
     # An image need not name a command, and `create` wants one.
-    container = engine.ask(["create", "--label", label, tag, "true"], f"look into {tag}").strip()
+    create = ["create", "--label", f"{engine.LABEL}={workshop.checkout}", tag, "true"]
+    console.show_command([engine.client(), *create])
+    container = engine.ask(create, f"look into {tag}").strip()
+    export = [engine.client(), "export", container]
+    console.show_command(export)
     try:
-        with processes.reading([engine.client(), "export", container]) as stream:
+        with processes.reading(export) as stream:
             yield stream
     finally:
         engine.remove_container(container)
