@@ -245,6 +245,8 @@ class Reader(Record, frozen=True):
     """Directory of the verdicts."""
     debug: Path | None = None
     """Where the symbols are that were split off, by build id."""
+    keeps: bool = True
+    """Whether what is found now is kept; with ``--dry`` nothing is written."""
 
     def files(self, path: str, data: bytes) -> Iterator[File]:
         """The ELF files that a content comes to: itself, or an archive's members."""
@@ -271,7 +273,8 @@ class Reader(Record, frozen=True):
         with contextlib.suppress(OSError, msgspec.DecodeError):
             return msgspec.json.decode(file.read_bytes(), type=Verdict)
         verdict = isa.examine(data, symbols)
-        receipts.write_whole(file, msgspec.json.encode(verdict).decode())
+        if self.keeps:
+            receipts.write_whole(file, msgspec.json.encode(verdict).decode())
         return verdict
 
     def symbols(self, data: bytes) -> bytes:
@@ -288,7 +291,8 @@ ARCHIVE = b"!<arch>\n"
 
 def reader(workshop: Workshop, debug: Path | None = None) -> Reader:
     """A reader with the verdicts that all checkouts of this user share."""
-    return Reader(workshop.cache / "isa" / file_hash(Path(isa.__file__))[:16], debug)
+    kept = workshop.cache / "isa" / file_hash(Path(isa.__file__))[:16]
+    return Reader(kept, debug, keeps=not workshop.dry)
 
 
 def _wanted(stream: IO[bytes]) -> bytes:

@@ -335,6 +335,12 @@ def test_a_verdict_is_found_once(look: Reader, monkeypatch: pytest.MonkeyPatch) 
     assert look.verdict(AVX) == first
 
 
+def test_a_dry_run_keeps_nothing(tmp_path: Path) -> None:
+    workshop = replace(make_site(tmp_path).workshop, dry=True)
+    assert audit.reader(workshop).verdict(AVX).level == V3
+    assert not (workshop.cache / "isa").exists()
+
+
 def test_a_kept_verdict_that_was_cut_off_is_found_again(look: Reader) -> None:
     first = look.verdict(AVX)
     (kept,) = look.kept.rglob("*.json")
