@@ -15,7 +15,7 @@ from invoke.exceptions import Exit
 from invoke.tasks import Task
 from invoke.tasks import task as invoke_task
 
-for _package in ("msgspec", "yaml", "packaging", "requests", "docker"):
+for _package in ("msgspec", "yaml", "packaging", "requests", "docker", "iced_x86"):
     if importlib.util.find_spec(_package) is None:
         raise Exit(
             f"this invoke lacks Slipway's packages ({_package} is missing): "
@@ -178,6 +178,28 @@ def prod(workshop: Workshop, variant: str = "", project: str = "", source: str =
 
 
 @task(
+    VARIANT,
+    TREE,
+    {
+        "path": "audit this file or directory instead: ELF, .a, .deb, .whl",
+        "image": "audit the image of this tag instead",
+    },
+)
+def audit(
+    workshop: Workshop,
+    variant: str = "",
+    project: str = "",
+    source: str = "",
+    path: str = "",
+    image: str = "",
+) -> None:
+    """Show which instructions need which CPU, by function."""
+    from slipway import audit as subject
+
+    subject.audit(workshop, variant, project, source, path, image)
+
+
+@task(
     {"script": "Python script in or below the current directory"},
     {"variant": "one of those made (default: the best for this machine's CPU)"},
     TREE,
@@ -272,7 +294,7 @@ def all_(
 
 
 namespace = Collection(
-    setup, doctor, init, dev, build, test, deb, prod, run, shell, ps, stop, clean
+    setup, doctor, init, dev, build, test, deb, prod, audit, run, shell, ps, stop, clean
 )
 if (ROOT / "benchmarks").is_dir():  # not where a library has adopted Slipway
     namespace.add_task(bench)

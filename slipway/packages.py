@@ -222,9 +222,9 @@ def deb(s: Site) -> Deb:
     }
     lock = tree.file.parent / tree.project.package.requirements
     locked = file_hash(lock) if lock.is_file() else ""
-    inputs = fingerprint(
-        inputs_of(s, "deb", "stage", "arrange", "check-requirements"), texts, locked
-    )
+    rules = receipts.code_of("isa", "audit")  # a receipt says that the package has passed it
+    scripts = ("deb", "stage", "arrange", "check-requirements")
+    inputs = fingerprint(inputs_of(s, *scripts), texts, locked, rules)
     receipt_file = s.out / "receipts" / "deb.json"
     known = receipts.read(receipt_file, inputs)
     if known:
@@ -259,7 +259,12 @@ def deb(s: Site) -> Deb:
         )
     if s.workshop.dry:
         return Deb(s.workshop.dist / f"{name}.deb", None, 0, fresh=True)
-    targets = [finished(s, made) for made in sorted((work / "finished").glob("*.deb"))]
+    packed = sorted((work / "finished").glob("*.deb"))
+    from slipway import audit  # which needs this module
+
+    for file in packed:
+        audit.check_deb(s, file)
+    targets = [finished(s, file) for file in packed]
     files = {str(target): file_hash(target) for target in targets}
     receipt = receipts.write(receipt_file, inputs, {"files": files})
     made = found(name, files, receipt.made_at, fresh=True)

@@ -217,6 +217,36 @@ def _end(process: subprocess.Popen[Any], own_group: bool) -> None:
             return
 
 
+@contextlib.contextmanager
+def reading(argv: Sequence[str]) -> Iterator[IO[bytes]]:
+    """Start a program and read its output while it runs; it is ended when the reader gives up."""
+    with _watch.deferred():
+        process = subprocess.Popen(list(argv), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+    try:
+        _watch.check()
+        stream = process.stdout
+        if stream is None:
+            raise AssertionError("a pipe was asked for")
+        yield stream
+        while stream.read(1 << 20):  # an archive has an end before that of its stream
+            pass
+        status = process.wait()
+    except BaseException:
+        with _watch.deferred():
+            _end(process, own_group=False)
+        raise
+    finally:
+        if process.stdout:
+            process.stdout.close()
+    if status:
+        raise SlipwayError(
+            f"'{argv[0]}' failed: status {status}",
+            cause="its words are above",
+            fix=["./go invoke doctor"],
+            code=status,
+        )
+
+
 def meanwhile(function: Callable[[], T]) -> Callable[[], T]:
     """Start a look-up in a thread; what is returned waits for its result, or raises its error."""
     results: list[T] = []

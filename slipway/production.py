@@ -18,7 +18,7 @@ from slipway import base, console, engine, images, processes, receipts
 from slipway.builds import Site
 from slipway.engine import Job, Mount
 from slipway.errors import NO_INPUT, UNAVAILABLE, SlipwayError
-from slipway.images import Recipe
+from slipway.images import Recipe, fingerprint
 from slipway.packages import Deb, package_name
 from slipway.project import Tree, resolve
 from slipway.records import Record
@@ -103,7 +103,10 @@ def prod(s: Site, deb: Deb) -> Image:
     setting = f"image.budget_mb in {s.tree.file}"
     receipt_file = s.out / "receipts" / "prod.json"
     here = engine.inspect_images(made.tag)
-    known = receipts.read(receipt_file, made.tag)
+    # A receipt says that the image has passed the audit, by these rules.
+    rules = receipts.code_of("isa", "audit")
+    inputs = fingerprint(made.tag, rules, s.tree.project.audit.allow)
+    known = receipts.read(receipt_file, inputs)
     if made.tag in here and known:
         size = int(here[made.tag]["Size"])
         if size <= budget * 1e6:
@@ -114,9 +117,16 @@ def prod(s: Site, deb: Deb) -> Image:
     if s.workshop.dry:
         return Image(made.tag, alias, 0, 0, fresh=True)
     size = images.check_budget(s.workshop, made.tag, budget, setting)
+    from slipway import audit  # 10 ms that an unchanged image need not pay
+
+    try:
+        audit.check_image(s, made.tag)
+    except SlipwayError:
+        images.remove(made.tag)  # as one over its budget: nothing unproven is kept
+        raise
     _tag(s.workshop, made.tag, alias)
     before = receipts.facts(receipt_file)
-    receipt = receipts.write(receipt_file, made.tag, {"tag": made.tag, "alias": alias})
+    receipt = receipts.write(receipt_file, inputs, {"tag": made.tag, "alias": alias})
     if before.get("alias") == alias and before["tag"] != made.tag:
         images.remove(str(before["tag"]))  # nothing is called by this version's name any more
     console.say(

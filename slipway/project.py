@@ -162,6 +162,20 @@ class Image(Part, frozen=True, kw_only=True):
     """Largest size in MB; 0: the settings' ``budgets.image_mb``."""
 
 
+class Audit(Part, frozen=True, kw_only=True):
+    """What the proof of the instruction set lets pass."""
+
+    allow: dict[str, str] = msgspec.field(default_factory=dict)
+    """Files that ask the CPU before they use more than the variant's row: pattern of the path, or
+    ``PATH:FUNCTION``, to the reason."""
+
+    def __post_init__(self) -> None:
+        """Refuse what nobody could account for."""
+        for pattern, reason in self.allow.items():
+            if not reason.strip():
+                raise ValueError(f"allow: '{pattern}' has no reason")
+
+
 class Project(Part, frozen=True, kw_only=True):
     """A whole project.yaml."""
 
@@ -189,6 +203,8 @@ class Project(Part, frozen=True, kw_only=True):
     """What is in the .deb."""
     image: Image = Image()
     """What is in the production image."""
+    audit: Audit = Audit()
+    """What may go beyond the variant's instruction set, and why."""
 
     def __post_init__(self) -> None:
         """Refuse what goes with another kind of source."""
