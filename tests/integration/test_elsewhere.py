@@ -76,6 +76,7 @@ def fann(built: Built) -> Done:
 
 
 def test_debian_s_source_becomes_packages_and_images_of_both_variants(fann: Done) -> None:
+    assert fann.stdout.count("Debian's libfann unpacked into out/sources/libfann") == 1
     rows = rows_of(fann.stdout)
     for variant in ("cpu", "noavx"):
         assert rows["test", variant][2] == "2 tests executed (commands 2)"

@@ -47,13 +47,6 @@ def test_a_git_tag_is_built_tested_and_packaged_under_its_version(
     assert "source:" not in said  # nothing was fetched again
 
 
-def test_a_debian_source_package_is_fetched_by_apt_and_built(built: Built, tiny: Path) -> None:
-    name_source(tiny, "{debian: libfann}")
-    said = succeed(built.checkout.invoke("build", "--project", str(tiny)))
-    assert "Debian's libfann unpacked into out/sources/libfann" in said
-    assert list((built.checkout.out / "tiny" / "cpu" / "build" / "src").glob("libfann.so*"))
-
-
 def test_a_ref_that_does_not_exist_is_told_before_anything_is_made(
     built: Built, tiny: Path, repository: Path
 ) -> None:
