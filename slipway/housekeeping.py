@@ -222,7 +222,7 @@ def _images(workshop: Workshop, kinds: tuple[str, ...]) -> list[Thing]:
         created = datetime.fromisoformat(image.attrs["Created"][:19] + "+00:00").timestamp()
 
         def remove(image: Any = image) -> None:
-            for tag in _our_tags(image):
+            for tag in _our_tags(image) or [image.id]:
                 _quietly_gone(lambda t=tag: client.images.remove(t))
 
         size = int(image.attrs["Size"])
@@ -231,8 +231,11 @@ def _images(workshop: Workshop, kinds: tuple[str, ...]) -> list[Thing]:
 
 
 def _listed(client: Any, workshop: Workshop) -> list[Any]:
-    """Images of this checkout, what is built FROM another after that other."""
-    found = [i for i in client.images.list(**ours(workshop)) if _our_tags(i)]
+    """Images of this checkout, what is built FROM another after that other.
+
+    One without any name is ours too: another checkout has made the same since, and has the name.
+    """
+    found = [i for i in client.images.list(**ours(workshop)) if _our_tags(i) or not i.tags]
     return sorted(found, key=lambda i: (*KINDS, _kind(i)).index(_kind(i)))
 
 

@@ -43,7 +43,7 @@ while read -r path; do [ -d "$path" ] || [ ! -e "$path" ] || echo "left $path"; 
 
 
 def packages(checkout: Checkout) -> Path:
-    return next((checkout.root / "dist").iterdir())
+    return next((checkout.root / "dist").glob("oar-*"))
 
 
 def test_a_package_is_installed_upgraded_replaced_and_removed_by_apt_alone(
