@@ -1,7 +1,9 @@
-// The only file that is compiled with OAR_VERSION, OAR_VARIANT, OAR_ISA and OAR_COMMIT, so a new
-// commit recompiles nothing else.
+// The only file that is compiled with OAR_VERSION, OAR_VARIANT, OAR_ISA, OAR_COMMIT and
+// OAR_CUDA_ARCHS, so a new commit recompiles nothing else.
 
+#include <sstream>
 #include <string>
+#include <vector>
 
 #include "oar/oar.h"
 
@@ -42,10 +44,18 @@ constexpr bool kOpenMp =
     false;
 #endif
 
+std::vector<std::string> Words(const std::string& text) {
+  std::istringstream stream(text);
+  std::vector<std::string> words;
+  for (std::string word; stream >> word;) words.push_back(word);
+  return words;
+}
+
 }  // namespace
 
 BuildInfo GetBuildInfo() {
-  return {OAR_VERSION, OAR_VARIANT, OAR_ISA, kVector, {}, OAR_COMMIT, kCompiler, kOpenMp};
+  return {OAR_VERSION,           OAR_VARIANT, OAR_ISA,   kVector,
+          Words(OAR_CUDA_ARCHS), OAR_COMMIT,  kCompiler, kOpenMp};
 }
 
 }  // namespace oar

@@ -10,46 +10,26 @@
 #include <cstring>
 
 #include "buffer.h"
-#include "checks.h"
 #include "gemm.h"
 #include "parallel.h"
+#include "plans.h"
 #include "window.h"
 
 namespace oar {
 namespace {
 
-// What all passes derive from the shape.
-struct Plan {
-  int64_t out_h, out_w;
-  int64_t taps;    // kernel_h * kernel_w
-  int64_t depth;   // K
-  int64_t pixels;  // P
-};
-
-Plan MakePlan(const Conv2dShape& s) {
-  RequireSizes({s.batch, s.in_channels, s.out_channels});
-  const Window2d& w = s.window;
-  Plan plan;
-  plan.out_h = OutputSize(s.height, w.kernel_h, w.stride_h, w.pad_h);
-  plan.out_w = OutputSize(s.width, w.kernel_w, w.stride_w, w.pad_w);
-  plan.taps = w.kernel_h * w.kernel_w;
-  plan.depth = s.in_channels * plan.taps;
-  plan.pixels = plan.out_h * plan.out_w;
-  return plan;
-}
-
 int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 // Output rows per piece, so that a piece of columns `depth` deep takes about 512 KiB: of a size
 // with L2, and long enough for the matrix product.
-int64_t RowsPerPiece(const Plan& plan, int64_t depth) {
+int64_t RowsPerPiece(const ConvPlan& plan, int64_t depth) {
   constexpr int64_t kFloats = 131072;
   return std::clamp<int64_t>(kFloats / std::max<int64_t>(depth * plan.out_w, 1), 1, plan.out_h);
 }
 
 // Writes the columns of some channels for some output rows: [channels * taps][rows][out_w]. What a
 // tap meets in one row of the image is one run of pixels, with padding on either side.
-void ImageToColumns(const float* image, const Conv2dShape& s, const Plan& plan, Range channels,
+void ImageToColumns(const float* image, const Conv2dShape& s, const ConvPlan& plan, Range channels,
                     Range rows, float* columns) {
   const Window2d& w = s.window;
   for (int64_t c = channels.begin; c < channels.end; ++c) {
@@ -82,8 +62,8 @@ void ImageToColumns(const float* image, const Conv2dShape& s, const Plan& plan, 
 }
 
 // The reverse: adds each column element to the pixel it came from; those from padding are dropped.
-void AddColumnsToImage(const float* columns, const Conv2dShape& s, const Plan& plan, Range channels,
-                       Range rows, float* image) {
+void AddColumnsToImage(const float* columns, const Conv2dShape& s, const ConvPlan& plan,
+                       Range channels, Range rows, float* image) {
   const Window2d& w = s.window;
   for (int64_t c = channels.begin; c < channels.end; ++c) {
     float* plane = image + c * s.height * s.width;
@@ -113,14 +93,14 @@ void AddColumnsToImage(const float* columns, const Conv2dShape& s, const Plan& p
 
 // The channels of one task of a backward pass: enough for a product of some hundred rows, few
 // enough that a single image still makes tasks for several threads.
-int64_t ChannelsPerTask(const Plan& plan) { return CeilDiv(128, plan.taps); }
+int64_t ChannelsPerTask(const ConvPlan& plan) { return CeilDiv(128, plan.taps); }
 
-int ThreadsForConv(const Conv2dShape& s, const Plan& plan, int64_t tasks) {
+int ThreadsForConv(const Conv2dShape& s, const ConvPlan& plan, int64_t tasks) {
   const int64_t work = s.batch * s.out_channels * plan.pixels * plan.depth / 8;
   return static_cast<int>(std::clamp<int64_t>(tasks, 1, ThreadsFor(work)));
 }
 
-void InputGradient(const float* dy, const float* weight, const Conv2dShape& s, const Plan& plan,
+void InputGradient(const float* dy, const float* weight, const Conv2dShape& s, const ConvPlan& plan,
                    float* dx) {
   const int64_t plane = s.height * s.width;
   const int64_t group = ChannelsPerTask(plan), groups = CeilDiv(s.in_channels, group);
@@ -150,7 +130,7 @@ void InputGradient(const float* dy, const float* weight, const Conv2dShape& s, c
   });
 }
 
-void WeightGradient(const float* dy, const float* x, const Conv2dShape& s, const Plan& plan,
+void WeightGradient(const float* dy, const float* x, const Conv2dShape& s, const ConvPlan& plan,
                     float* dweight) {
   const int64_t weights = s.out_channels * plan.depth;
   // Tasks are parts of the batch times groups of channels. Each part sums into a copy of dweight,
@@ -198,7 +178,7 @@ void WeightGradient(const float* dy, const float* x, const Conv2dShape& s, const
   });
 }
 
-void BiasGradient(const float* dy, const Conv2dShape& s, const Plan& plan, float* dbias) {
+void BiasGradient(const float* dy, const Conv2dShape& s, const ConvPlan& plan, float* dbias) {
   ParallelRanges(s.out_channels, s.batch * plan.pixels, [&](int64_t begin, int64_t end) {
     for (int64_t c = begin; c < end; ++c) {
       float total = 0.0f;
@@ -218,7 +198,7 @@ void BiasGradient(const float* dy, const Conv2dShape& s, const Plan& plan, float
 
 void Conv2dForward(const float* x, const float* weight, const float* bias, const Conv2dShape& s,
                    float* y) {
-  const Plan plan = MakePlan(s);
+  const ConvPlan plan = MakePlan(s);
   const int64_t piece = RowsPerPiece(plan, plan.depth), pieces = CeilDiv(plan.out_h, piece);
   const int64_t columns_size = plan.depth * piece * plan.out_w;
   const int64_t scratch_size =
@@ -244,7 +224,7 @@ void Conv2dForward(const float* x, const float* weight, const float* bias, const
 
 void Conv2dBackward(const float* dy, const float* x, const float* weight, const Conv2dShape& s,
                     float* dx, float* dweight, float* dbias) {
-  const Plan plan = MakePlan(s);
+  const ConvPlan plan = MakePlan(s);
   InputGradient(dy, weight, s, plan, dx);
   WeightGradient(dy, x, s, plan, dweight);
   BiasGradient(dy, s, plan, dbias);

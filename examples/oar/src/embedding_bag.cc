@@ -2,6 +2,7 @@
 
 #include "checks.h"
 #include "parallel.h"
+#include "plans.h"
 
 namespace oar {
 namespace {
@@ -9,21 +10,11 @@ namespace {
 template <typename Index>
 void RequireBags(const Bags<Index>& bags, int64_t rows, int64_t dim) {
   RequireSizes({bags.count, bags.bags, rows, dim});
-  Require(bags.bags > 0 || bags.count == 0, "offsets is empty, so indices must be empty too");
-  Require(bags.bags == 0 || bags.offsets[0] == 0, "offsets must start at 0");
-  Require(std::is_sorted(bags.offsets, bags.offsets + bags.bags), "offsets must ascend");
-  Require(bags.bags == 0 || bags.offsets[bags.bags - 1] <= bags.count,
-          "offsets must not exceed the number of indices");
+  Require(bags.bags > 0 || bags.count == 0, kOffsetsEmpty);
+  Require(bags.bags == 0 || bags.offsets[0] == 0, kOffsetsStart);
+  Require(std::is_sorted(bags.offsets, bags.offsets + bags.bags), kOffsetsAscend);
+  Require(bags.bags == 0 || bags.offsets[bags.bags - 1] <= bags.count, kOffsetsExceed);
   RequireInRange(bags.indices, bags.count, rows, "indices");
-}
-
-template <typename Index>
-int64_t BagEnd(const Bags<Index>& bags, int64_t bag) {
-  return bag + 1 < bags.bags ? static_cast<int64_t>(bags.offsets[bag + 1]) : bags.count;
-}
-
-float BagScale(BagMode mode, int64_t size) {
-  return mode == BagMode::kMean && size > 0 ? 1.0f / static_cast<float>(size) : 1.0f;
 }
 
 }  // namespace

@@ -1,8 +1,8 @@
 #include <algorithm>
 #include <cmath>
 
-#include "checks.h"
 #include "parallel.h"
+#include "plans.h"
 
 namespace oar {
 namespace {
@@ -13,9 +13,8 @@ constexpr int64_t kWork = 4;  // of one element in one pass, in ThreadsFor's sim
 
 void LayerNormForward(const float* x, const float* gamma, const float* beta, int64_t batch,
                       int64_t features, float eps, float* y, float* mean, float* rstd) {
-  RequireSizes({batch, features});
-  Require(features > 0, "layer norm needs at least one feature");
-  Require(eps >= 0.0f && std::isfinite(eps), "eps must be finite and not negative");
+  RequireLayerNorm(batch, features);
+  RequireEps(eps);
   const float scale = 1.0f / static_cast<float>(features);
   ParallelRanges(batch, features * kWork, [=](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) {
@@ -43,8 +42,7 @@ void LayerNormForward(const float* x, const float* gamma, const float* beta, int
 void LayerNormBackward(const float* dy, const float* x, const float* gamma, const float* mean,
                        const float* rstd, int64_t batch, int64_t features, float* dx, float* dgamma,
                        float* dbeta) {
-  RequireSizes({batch, features});
-  Require(features > 0, "layer norm needs at least one feature");
+  RequireLayerNorm(batch, features);
   const float scale = 1.0f / static_cast<float>(features);
   ParallelRanges(batch, features * kWork, [=](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) {

@@ -3,27 +3,11 @@
 
 #include "checks.h"
 #include "parallel.h"
+#include "plans.h"
 #include "window.h"
 
 namespace oar {
 namespace {
-
-struct Output {
-  int64_t height, width;
-};
-
-Output CheckedOutput(const Pool2dShape& s) {
-  const Window2d& w = s.window;
-  RequireSizes({s.planes});
-  const Output out{OutputSize(s.height, w.kernel_h, w.stride_h, w.pad_h),
-                   OutputSize(s.width, w.kernel_w, w.stride_w, w.pad_w)};
-  Require(w.pad_h <= w.kernel_h / 2 && w.pad_w <= w.kernel_w / 2,
-          "padding must be at most half the kernel");
-  Require(s.planes == 0 || (s.height > 0 && s.width > 0), "the input planes have no pixels");
-  Require(s.height * s.width <= std::numeric_limits<int32_t>::max(),
-          "height * width must be below 2^31");
-  return out;
-}
 
 // One row of windows. Taps are the outer loop and windows the inner one, without branches, so that
 // the inner one vectorises.
@@ -57,7 +41,7 @@ void PoolRow(const float* plane, const Pool2dShape& s, int64_t oy, int64_t out_w
 }  // namespace
 
 void MaxPool2dForward(const float* x, const Pool2dShape& s, float* y, int32_t* positions) {
-  const Output out = CheckedOutput(s);
+  const PoolOutput out = CheckedOutput(s);
   const int64_t taps = s.window.kernel_h * s.window.kernel_w;
   ParallelRanges(s.planes, out.height * out.width * taps, [&](int64_t begin, int64_t end) {
     for (int64_t plane = begin; plane < end; ++plane) {

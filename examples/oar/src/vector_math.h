@@ -7,11 +7,13 @@
 #include <cstdint>
 #include <cstring>
 
+#include "host_device.h"
+
 namespace oar {
 
 // exp(x) for x <= 0, within 2 units in the last place; 0 where the result would be subnormal. The
 // reduction and the polynomial are those of Cephes' expf (Moshier, 1992).
-inline float ExpNonPositive(float x) {
+OAR_HOST_DEVICE inline float ExpNonPositive(float x) {
   constexpr float kLowest = -87.33f;  // just above log of the smallest normal number
   const float clamped = x < kLowest ? kLowest : x;
   // Adding 1.5 * 2^23 leaves x / log(2), rounded to a whole number, in the mantissa's low bits.
@@ -41,7 +43,7 @@ struct Normal {
 
 // The standard normal distribution at x, by Abramowitz and Stegun 7.1.26; one exponential serves
 // both the distribution and the density.
-inline Normal StandardNormal(float x) {
+OAR_HOST_DEVICE inline Normal StandardNormal(float x) {
   const float z = std::fabs(x) * 0.70710678f;
   const float t = 1.0f / (1.0f + 0.3275911f * z);
   const float e = ExpNonPositive(-z * z);

@@ -32,7 +32,7 @@ struct BuildInfo {
   std::string variant;                  // the row of the builder's variants table, e.g. "cpu"
   std::string isa;                      // the ISA the builder asked for, e.g. "x86-64-v3"
   std::string vector;                   // the widest vectors the compiler was allowed: "avx2+fma"
-  std::vector<std::string> cuda_archs;  // empty in a build without CUDA
+  std::vector<std::string> cuda_archs;  // "sm_80", "compute_90" (PTX); empty without CUDA
   std::string commit;                   // of the source, empty when unknown
   std::string compiler;                 // e.g. "gcc 14.2.0"
   bool openmp;                          // false: everything runs on the calling thread
