@@ -8,8 +8,10 @@
 # The runtime is linked statically, and it opens the driver when it is first called: the library
 # loads, and says that there is no GPU, on a machine that has neither driver nor toolkit.
 set(CMAKE_CUDA_ARCHITECTURES "${OAR_CUDA_ARCHS}")
-# No debug symbols of the .cu files' host code: nvcc hands the compiler files with random names, and
-# the same source would not make the same bytes.
+# The same source makes the same bytes, wherever it lies. So there are no debug symbols of the .cu
+# files' host code, which would name nvcc's intermediate files; these stand beside the objects, named
+# after them, and not at random in /tmp; and the .cu files have no unnamed namespaces, into whose
+# names nvcc puts a hash of the path.
 set(CMAKE_CUDA_FLAGS_RELWITHDEBINFO "-O3 -DNDEBUG" CACHE STRING "Flags for .cu files")
 enable_language(CUDA)
 
@@ -30,7 +32,8 @@ separate_arguments(oar_cxx_flags UNIX_COMMAND "${CMAKE_CXX_FLAGS}")
 list(FILTER oar_cxx_flags INCLUDE REGEX "^-m[a-z]")
 set(oar_host_flags -Wall -Wextra -Wshadow ${oar_cxx_flags})
 list(TRANSFORM oar_host_flags PREPEND -Xcompiler=)
-target_compile_options(oar PRIVATE "$<$<COMPILE_LANGUAGE:CUDA>:${oar_host_flags}>")
+target_compile_options(oar PRIVATE
+  "$<$<COMPILE_LANGUAGE:CUDA>:--objdir-as-tempdir;${oar_host_flags}>")
 
 # "sm_80 sm_90 compute_90": what oar.build_info() reports.
 foreach(arch IN LISTS OAR_CUDA_ARCHS)

@@ -3,7 +3,7 @@
 #include "for_each.cuh"
 
 namespace oar::cuda {
-namespace {
+namespace activations_kernels {
 
 struct Relu {
   const float* x;
@@ -32,7 +32,9 @@ struct GeluGradient {
   }
 };
 
-}  // namespace
+}  // namespace activations_kernels
+
+using namespace activations_kernels;
 
 void ReluForward(const float* x, int64_t n, float* y, Stream stream) {
   RequireSizes({n});

@@ -2,7 +2,7 @@
 #include "for_each.cuh"
 
 namespace oar::cuda {
-namespace {
+namespace adam_kernels {
 
 struct Step {
   AdamFactors f;
@@ -18,7 +18,9 @@ struct Step {
   }
 };
 
-}  // namespace
+}  // namespace adam_kernels
+
+using namespace adam_kernels;
 
 void AdamStep(const float* grad, int64_t n, int64_t step, const AdamOptions& options, float* param,
               float* first, float* second, Stream stream) {

@@ -12,7 +12,7 @@
 #include "reduce.cuh"
 
 namespace oar::cuda {
-namespace {
+namespace conv2d_kernels {
 
 // The shape in the kernel's ints, with what it divides by.
 struct Geometry {
@@ -181,7 +181,9 @@ __global__ void BiasGradient(const float* dy, int64_t batch, int64_t channels, i
   if (threadIdx.x == 0) dbias[channel] = sum;
 }
 
-}  // namespace
+}  // namespace conv2d_kernels
+
+using namespace conv2d_kernels;
 
 void Conv2dForward(const float* x, const float* weight, const float* bias, const Conv2dShape& s,
                    float* y, Stream stream) {

@@ -3,7 +3,7 @@
 #include "reduce.cuh"
 
 namespace oar::cuda {
-namespace {
+namespace embedding_bag_kernels {
 
 constexpr unsigned kWrongStart = 1, kNotAscending = 2, kTooLarge = 4;  // bits of *wrong
 
@@ -65,7 +65,9 @@ __global__ void ScatterBags(const float* dy, Bags<Index> bags, int64_t dim, BagM
   }
 }
 
-}  // namespace
+}  // namespace embedding_bag_kernels
+
+using namespace embedding_bag_kernels;
 
 template <typename Index>
 void EmbeddingBagForward(const float* weight, const Bags<Index>& bags, int64_t rows, int64_t dim,

@@ -2,7 +2,7 @@
 #include "reduce.cuh"
 
 namespace oar::cuda {
-namespace {
+namespace layer_norm_kernels {
 
 // A block for each row, here and below.
 __global__ void Normalise(const float* x, const float* gamma, const float* beta, int64_t batch,
@@ -74,7 +74,9 @@ struct BetaGradient {
   }
 };
 
-}  // namespace
+}  // namespace layer_norm_kernels
+
+using namespace layer_norm_kernels;
 
 void LayerNormForward(const float* x, const float* gamma, const float* beta, int64_t batch,
                       int64_t features, float eps, float* y, float* mean, float* rstd,

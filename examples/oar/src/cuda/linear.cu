@@ -3,7 +3,7 @@
 #include "reduce.cuh"
 
 namespace oar::cuda {
-namespace {
+namespace linear_kernels {
 
 struct Element {
   const float* data;
@@ -14,7 +14,9 @@ struct Element {
   }
 };
 
-}  // namespace
+}  // namespace linear_kernels
+
+using namespace linear_kernels;
 
 void LinearForward(const float* x, const float* weight, const float* bias, int64_t batch,
                    int64_t in, int64_t out, float* y, Stream stream) {

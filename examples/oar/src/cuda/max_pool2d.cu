@@ -3,7 +3,7 @@
 #include "for_each.cuh"
 
 namespace oar::cuda {
-namespace {
+namespace max_pool2d_kernels {
 
 // One window. The order of the taps, and with it which of equals wins, is that of ../max_pool2d.cc.
 struct Largest {
@@ -47,7 +47,9 @@ struct Scatter {
   }
 };
 
-}  // namespace
+}  // namespace max_pool2d_kernels
+
+using namespace max_pool2d_kernels;
 
 void MaxPool2dForward(const float* x, const Pool2dShape& s, float* y, int32_t* positions,
                       Stream stream) {

@@ -6,7 +6,7 @@
 #include "runtime.h"
 
 namespace oar::cuda {
-namespace {
+namespace runtime_parts {
 
 // Asked for by WhyUnavailable: whether the build has code for a device shows at any kernel.
 __global__ void Probe() {}
@@ -38,7 +38,9 @@ std::string Words(cudaError_t status) {
   return std::string(cudaGetErrorString(status)) + " (" + cudaGetErrorName(status) + ")";
 }
 
-}  // namespace
+}  // namespace runtime_parts
+
+using namespace runtime_parts;
 
 void Check(cudaError_t status, const char* what) {
   if (status == cudaSuccess) return;

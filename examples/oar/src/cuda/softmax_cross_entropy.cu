@@ -5,7 +5,7 @@
 #include "reduce.cuh"
 
 namespace oar::cuda {
-namespace {
+namespace softmax_kernels {
 
 // A block for each row.
 template <typename Index>
@@ -43,7 +43,9 @@ struct SoftmaxGradient {
   }
 };
 
-}  // namespace
+}  // namespace softmax_kernels
+
+using namespace softmax_kernels;
 
 template <typename Index>
 void SoftmaxCrossEntropyForward(const float* logits, const Index* labels, int64_t batch,
