@@ -10,8 +10,11 @@ forward arguments it needs, and returns the gradients with respect to them.
 
 The functions release the GIL while they compute, so no other thread may change their arguments
 meanwhile. A result does not depend on the number of threads.
+
+:mod:`oar.cuda` has the same functions on arrays in a GPU's memory.
 """
 
+from oar import cuda
 from oar.info import BuildInfo, build_info
 from oar.ops import (
     adam_step,
@@ -43,6 +46,7 @@ __all__ = [
     "build_info",
     "conv2d",
     "conv2d_backward",
+    "cuda",
     "embedding_bag",
     "embedding_bag_backward",
     "gelu",
