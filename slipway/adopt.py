@@ -27,6 +27,8 @@ CONTENTS = (
     "go",
     "invoke.yaml",
     "project.yaml",
+    "requirements-cuda.in",
+    "requirements-cuda.txt",
     "requirements-image.in",
     "requirements-image.txt",
     "requirements.in",

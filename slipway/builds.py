@@ -191,12 +191,14 @@ def sites(
     links = links_out(tree.source, not_source(workshop, tree.source))
     image = dev()
     if contained:
-        image = project_image(workshop, tree, images.ensure_dev(workshop, image))
+        image = images.ensure_dev(workshop, image)
     else:
         from slipway import doctor
 
         needed = doctor.missing_packages(tree.project.build.apt)
         lacking = [*doctor.missing_tools(workshop), *needed]
+        if any(tree.variants[name].cuda for name in names) and not nvcc_here():
+            lacking.append("nvcc of CUDA 13, on PATH or named by CUDACXX (scripts/cuda-install)")
         if lacking:
             raise SlipwayError(
                 f"missing on this machine: {', '.join(lacking)}",
@@ -207,12 +209,20 @@ def sites(
                 ],
             )
     for name in names:
-        yield Site(workshop, tree, name, place, image, links)
+        inside = project_image(workshop, tree, name, image) if contained else ""
+        yield Site(workshop, tree, name, place, inside, links)
 
 
-def project_image(workshop: Workshop, tree: Tree, dev: str) -> str:
-    """The image that a tree is built in: the dev image, with what the project's build needs."""
+def nvcc_here() -> bool:
+    """Whether this machine has CUDA's compiler where CMake finds it."""
+    return bool(shutil.which(os.environ.get("CUDACXX", "nvcc")))
+
+
+def project_image(workshop: Workshop, tree: Tree, variant: str, dev: str) -> str:
+    """The image that a variant is built in: the dev image, with what it and the project need."""
     needs = tree.project.build
+    if tree.variants[variant].cuda:
+        dev = images.ensure_gpu(workshop, dev)
     return images.ensure_project(workshop, dev, tree.project.name, needs.apt, needs.pip)
 
 

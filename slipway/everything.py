@@ -55,13 +55,17 @@ def everything(
             image = images.ensure_dev(workshop)
             size = 0 if workshop.dry else int(engine.inspect_images(image)[image]["Size"])
             summary.add("dev image", "all", image, size, start)
-            if builds.project_image(workshop, tree, image) != image:
-                start = time.monotonic()
-                image = builds.project_image(workshop, tree, image)
-                size = 0 if workshop.dry else int(engine.inspect_images(image)[image]["Size"])
-                summary.add("its image", "all", image, size, start)
+        seen = {image}
         for name in variants:
-            _one(Site(workshop, tree, name, place, image, links), summary)
+            inside = image
+            if contained:
+                start = time.monotonic()
+                inside = builds.project_image(workshop, tree, name, image)
+                if inside not in seen:
+                    seen.add(inside)
+                    size = 0 if workshop.dry else int(engine.inspect_images(inside)[inside]["Size"])
+                    summary.add("its image", name, inside, size, start)
+            _one(Site(workshop, tree, name, place, inside, links), summary)
     if workshop.dry:
         return
     console.say()

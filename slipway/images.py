@@ -286,6 +286,35 @@ def dev_recipe(workshop: Workshop, value: Base) -> Recipe:
     )
 
 
+def gpu_recipe(workshop: Workshop, dev: str) -> Recipe:
+    """The dev image with CUDA's compiler.
+
+    :param dev: tag of the dev image, which is its hash.
+    """
+    root = workshop.root
+    return Recipe(
+        kind="dev",
+        dockerfile=root / "Dockerfile.dev",
+        target="dev-gpu",
+        base=Base(dev, dev),
+        arguments={"DEV": dev},
+        files={
+            "tools/cuda-install": workshop.scripts / "cuda-install",
+            "requirements-cuda.txt": root / "requirements-cuda.txt",
+        },
+        repository="slipway-dev-gpu",
+    )
+
+
+def ensure_gpu(workshop: Workshop, dev: str) -> str:
+    """The tag of the dev image that compiles for GPUs, made when a variant first wants it."""
+    recipe = gpu_recipe(workshop, dev)
+    if recipe.tag in inspect_images(recipe.tag):
+        return recipe.tag
+    console.say("adding CUDA's compiler to the dev image (once; 101 MB are fetched)")
+    return build_image(workshop, recipe)
+
+
 def project_recipe(
     workshop: Workshop, dev: str, name: str, apt: Sequence[str], pip: Sequence[str]
 ) -> Recipe:

@@ -91,11 +91,12 @@ def control(tree: Tree, variant: str, *, dev: bool = False) -> str:
         f"Description: {project.summary.rstrip('.')}{' (development files)' if dev else ''}"
     )
     row = tree.variants[variant]
+    gpus = f", and for GPUs ({', '.join(row.cuda)}, and later ones)" if row.cuda else ""
     prebuilt = f"This is {tree.wheel.name}, as its makers built it." if tree.wheel else ""
     paragraphs = [
         *project.description.strip().split("\n\n"),
         "This package has what compiling against the library needs." if dev else "",
-        prebuilt or f"This variant is compiled for {row.isa}.",
+        prebuilt or f"This variant is compiled for {row.isa}{gpus}.",
     ]
     for number, paragraph in enumerate(filter(None, paragraphs)):
         lines += [" ."] if number else []

@@ -48,7 +48,8 @@ class Build(Part, frozen=True, kw_only=True):
     """Sub-directory of the source that is built; empty: its top."""
     options: dict[str, str] = msgspec.field(default_factory=dict)
     """cmake: ``-DKEY=VALUE``; pep517: config settings; make: its variables; script: environment.
-    {version}, {commit}, {variant}, {isa} and {flags}, the variant's for compilers, are known."""
+    {version}, {commit}, {variant}, {isa}, {flags}, the variant's for compilers, and {cuda}, its
+    GPUs as CMake has them, are known."""
     targets: tuple[str, ...] = ()
     """make: what is made before ``make install``; empty: its default."""
     commands: tuple[str, ...] = ()
@@ -196,7 +197,7 @@ class Project(Part, frozen=True, kw_only=True):
     build: Build = Build()
     """How it is compiled."""
     variants: dict[str, Row] = msgspec.field(default_factory=dict)
-    """The rows of the variants' table that the project has; empty: all of them."""
+    """The rows of the variants' table that the project has; empty: all without CUDA."""
     test: Tests = Tests()
     """What shows that it works."""
     package: Package = Package()
@@ -245,6 +246,7 @@ class Tree(Record, frozen=True):
             "variant": variant,
             "isa": self.variants[variant].isa,
             "flags": self.variants[variant].compiler_flags,
+            "cuda": self.variants[variant].cuda_architectures,
         }
         merged = {**self.project.build.options, **row.options}
         return {key: fill(value, known, f"{self.file}: {key}") for key, value in merged.items()}
@@ -353,7 +355,11 @@ def resolve(workshop: Workshop, project: str = "", source: str = "") -> Tree:
 
 
 def rows_of(workshop: Workshop, described: Project, file: Path) -> dict[str, Variant]:
-    """The rows of the variants' table that a project has."""
+    """The rows of the variants' table that a project has.
+
+    One with CUDA only where it is named: a tree that compiles nothing for GPUs would be packaged as
+    if it did.
+    """
     table = workshop.settings.variants
     for name in described.variants:
         if name not in table:
@@ -365,7 +371,11 @@ def rows_of(workshop: Workshop, described: Project, file: Path) -> dict[str, Var
             )
     wanted = [n for n, row in described.variants.items() if not row.unsupported]
     refused = set(described.variants) - set(wanted)
-    return {n: v for n, v in table.items() if n not in refused and (not wanted or n in wanted)}
+    return {
+        name: row
+        for name, row in table.items()
+        if name not in refused and (name in wanted if wanted else not row.cuda)
+    }
 
 
 def check_tree(tree: Path, described: Project, file: Path) -> None:

@@ -26,6 +26,10 @@ LEVEL_FLAGS: dict[str, tuple[str, ...]] = {
 }
 
 
+# sm_80 is the A100's (Ampere), sm_90 the H100's (Hopper); later GPUs run the newest's PTX.
+CUDA = ("sm_80", "sm_90")
+
+
 class Variant(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One row: an instruction set, and what carries its name."""
 
@@ -33,6 +37,8 @@ class Variant(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     """psABI level handed to the compiler as ``-march``."""
     suffix: str = ""
     """Appended to package names and image tags: ``oar-noavx``, ``1.2.0-noavx``."""
+    cuda: tuple[str, ...] = ()
+    """GPUs that get machine code, such as sm_80, oldest first; the newest gets PTX too."""
     about: str = ""
     """What it is for, in a few words."""
 
@@ -41,10 +47,22 @@ class Variant(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
         """Flags for C and C++ that fix the instruction set, whatever the build host's CPU is."""
         return f"-march={self.isa} -mtune=generic"
 
+    @property
+    def cuda_architectures(self) -> str:
+        """The GPUs as CMake's CUDA_ARCHITECTURES has them: ``80-real;90-real;90-virtual``."""
+        numbers = [arch.removeprefix("sm_") for arch in self.cuda]
+        return ";".join([*(f"{n}-real" for n in numbers), *(f"{n}-virtual" for n in numbers[-1:])])
+
 
 TABLE: dict[str, Variant] = {
     "cpu": Variant(isa="x86-64-v3", about="AVX2 and FMA: any CPU since about 2013"),
     "noavx": Variant(isa="x86-64-v2", suffix="-noavx", about="SSE4.2: older or emulated CPUs"),
+    "gpu": Variant(
+        isa="x86-64-v3", suffix="-gpu", cuda=CUDA, about="as cpu, and NVIDIA GPUs since the A100"
+    ),
+    "gpu-noavx": Variant(
+        isa="x86-64-v2", suffix="-gpu-noavx", cuda=CUDA, about="as noavx, and the same GPUs"
+    ),
 }
 
 
@@ -60,8 +78,23 @@ def levels_of_host(cpuinfo: str) -> list[str]:
     return levels
 
 
-def best_for_host(table: Mapping[str, Variant], names: Sequence[str]) -> tuple[str, str]:
-    """The variant of ``names`` with the highest ISA that this host runs, and why that one."""
+def best_for_host(
+    table: Mapping[str, Variant], names: Sequence[str], *, has_gpu: bool = False
+) -> tuple[str, str]:
+    """The variant of ``names`` with the highest ISA that this host runs, and why that one.
+
+    :param has_gpu: whether a GPU is known to be there: then a row with CUDA comes first, else none
+        is chosen.
+    """
+    fitting = [n for n in names if has_gpu or not table[n].cuda]
+    if not fitting:
+        raise SlipwayError(
+            f"no variant is for a machine without a GPU: {', '.join(names)}",
+            cause="those with CUDA are not chosen unasked",
+            fix=[f"the same command with --variant {names[0]}"],
+            code=USAGE,
+        )
+    names = fitting
     if not CPUINFO.exists():
         return names[0], "the host's CPU cannot be asked here"
     levels = levels_of_host(CPUINFO.read_text())
@@ -73,7 +106,7 @@ def best_for_host(table: Mapping[str, Variant], names: Sequence[str]) -> tuple[s
             f"this host's CPU ({levels[-1] if levels else 'not x86-64'}) runs none of: {wanted}",
             fix=["invoke prod --variant noavx"],
         )
-    best = max(able, key=lambda n: order.index(table[n].isa))
+    best = max(able, key=lambda n: (bool(table[n].cuda), order.index(table[n].isa)))
     return best, f"{table[best].isa} is the highest of {', '.join(names)} that this host's CPU has"
 
 

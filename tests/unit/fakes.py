@@ -17,6 +17,8 @@ from slipway.settings import Settings, Workshop
 from slipway.variants import TABLE, Variant
 from slipway.versions import Version
 
+# The rows that a project has which names none.
+ROWS = {name: row for name, row in TABLE.items() if not row.cuda}
 EPOCH = 1_700_000_000  # 2023-11-14 22:13:20 UTC
 VERSION = Version(
     pep440="1.2.0",
@@ -27,8 +29,8 @@ VERSION = Version(
     epoch=EPOCH,
 )
 SCRIPTS = (
-    *("apt-install", "pip-install", "packages-dev.txt", "build", "test", "deb", "stage", "arrange"),
-    *("check-requirements", "entrypoint"),
+    *("apt-install", "cuda-install", "pip-install", "packages-dev.txt", "build", "test", "deb"),
+    *("stage", "arrange", "check-requirements", "entrypoint"),
 )
 
 
@@ -37,7 +39,12 @@ def make_workshop(root: Path, **settings: Any) -> Workshop:
     (root / "scripts").mkdir(parents=True, exist_ok=True)
     for name in SCRIPTS:
         (root / "scripts" / name).write_text(f"{name}\n")
-    for name in ("Dockerfile.dev", "Dockerfile.prod", "requirements-image.txt"):
+    for name in (
+        "Dockerfile.dev",
+        "Dockerfile.prod",
+        "requirements-image.txt",
+        "requirements-cuda.txt",
+    ):
         (root / name).write_text(f"{name}\n")
     kept = {"cache_dir": str(root / "cache"), **settings}
     return Workshop(root=root, settings=msgspec.convert(kept, Settings))
@@ -57,7 +64,7 @@ def make_tree(
     source: Path,
     /,
     *,
-    variants: Mapping[str, Variant] = TABLE,
+    variants: Mapping[str, Variant] = ROWS,
     version: Version = VERSION,
     **parts: Any,
 ) -> Tree:

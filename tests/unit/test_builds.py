@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from slipway import builds, testing
+from slipway import builds, images, testing
 from slipway.builds import (
     Built,
     Site,
@@ -20,6 +20,8 @@ from slipway.builds import (
     configure_mode,
     inputs_of,
     links_out,
+    nvcc_here,
+    project_image,
 )
 from slipway.engine import Job, Mount
 from slipway.errors import BAD_DATA, CANNOT_CREATE, NO_INPUT, SlipwayError
@@ -34,7 +36,7 @@ from tests.unit.fakes import EPOCH, make_site
 
 def test_the_flags_fix_the_instruction_set_and_hide_where_it_was_built(tmp_path: Path) -> None:
     for variant, row in TABLE.items():
-        site = make_site(tmp_path, variant=variant)
+        site = make_site(tmp_path, variant=variant, variants=TABLE)
         env = compiler_environment(site)
         assert env["CFLAGS"] == env["CXXFLAGS"]
         flags = shlex.split(env["CXXFLAGS"])
@@ -58,6 +60,36 @@ def test_the_compiler_cache_is_the_mount_in_a_container_and_the_user_s_in_place(
     assert compiler_environment(docker)["CCACHE_DIR"] == "/run/ccache"
     assert compiler_environment(host)["CCACHE_DIR"] == str(tmp_path / "cache" / "ccache")
     assert compiler_environment(host)["CCACHE_BASEDIR"] == str(tmp_path)
+
+
+# -- the image
+
+
+def test_a_variant_with_cuda_is_built_in_an_image_with_its_compiler(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(images, "ensure_gpu", lambda _, dev: f"gpu on {dev}")
+    monkeypatch.setattr(images, "ensure_project", lambda _, dev, name, *__: f"{name} on {dev}")
+    site = make_site(tmp_path, variants=TABLE)
+    made = {name: project_image(site.workshop, site.tree, name, "dev") for name in TABLE}
+    assert made == {
+        "cpu": "oar on dev",
+        "noavx": "oar on dev",
+        "gpu": "oar on gpu on dev",
+        "gpu-noavx": "oar on gpu on dev",
+    }
+
+
+def test_the_compiler_of_cuda_is_looked_for_where_cmake_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CUDACXX", raising=False)
+    assert not nvcc_here()
+    (tmp_path / "nvcc").touch(mode=0o755)
+    assert nvcc_here()
+    monkeypatch.setenv("CUDACXX", str(tmp_path / "elsewhere"))
+    assert not nvcc_here()
 
 
 # -- whether to configure

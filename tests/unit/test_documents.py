@@ -19,7 +19,7 @@ from slipway.engine import LABEL
 from slipway.images import dev_recipe
 from slipway.project import Project
 from slipway.settings import DEFAULTS, ROOT, Settings, Workshop
-from slipway.variants import TABLE
+from slipway.variants import TABLE, Variant
 
 README = (ROOT / "README.md").read_text()
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
@@ -71,8 +71,17 @@ def test_the_readme_has_every_exit_code() -> None:
 
 
 def test_the_readme_has_every_variant() -> None:
-    rows = re.findall(r"^\| `(\w+)` \| (x86-64-v\d): ", README, re.MULTILINE)
-    assert dict(rows) == {name: row.isa for name, row in TABLE.items()}
+    rows = re.findall(r"^\| `([\w-]+)` \| (x86-64-v\d)[:,] (.*?) \|", README, re.MULTILINE)
+    assert {name: isa for name, isa, _ in rows} == {name: row.isa for name, row in TABLE.items()}
+    assert {name for name, _, text in rows if "CUDA" in text} == {n for n in TABLE if TABLE[n].cuda}
+    (archs,) = {row.cuda for row in TABLE.values() if row.cuda}
+    assert f"CUDA for {', '.join(archs)}, PTX" in README
+
+
+def test_invoke_yaml_shows_every_variant_as_the_table_has_it() -> None:
+    text = (ROOT / "invoke.yaml").read_text().split("\n#variants:\n")[1].split("\n\n")[0]
+    shown = yaml.safe_load(re.sub(r"(?m)^#", "", text))
+    assert msgspec.convert(shown, dict[str, Variant]) == TABLE
 
 
 def fences(text: str, language: str) -> list[str]:

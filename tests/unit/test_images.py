@@ -22,7 +22,9 @@ from slipway.images import (
     Recipe,
     build_arguments,
     dev_recipe,
+    ensure_gpu,
     fingerprint,
+    gpu_recipe,
     secrets,
     stage,
 )
@@ -130,6 +132,37 @@ def test_the_dev_image_depends_on_what_its_dockerfile_mounts(tmp_path: Path) -> 
         key = dev_recipe(workshop, base).key
         assert key != before, name
         before = key
+
+
+def test_the_image_with_cuda_depends_on_the_dev_image_and_on_the_compiler_s_lock(
+    tmp_path: Path,
+) -> None:
+    workshop = make_workshop(tmp_path)
+    before = gpu_recipe(workshop, "slipway-dev:0123456789ab")
+    assert before.tag.startswith("slipway-dev-gpu:")
+    assert before.arguments == {"DEV": "slipway-dev:0123456789ab"}
+    keys = {before.key, gpu_recipe(workshop, "slipway-dev:ba9876543210").key}
+    for name in ("scripts/cuda-install", "requirements-cuda.txt", "Dockerfile.dev"):
+        (tmp_path / name).write_text("changed")
+        keys.add(gpu_recipe(workshop, "slipway-dev:0123456789ab").key)
+    assert len(keys) == 5
+
+
+def test_the_image_with_cuda_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    workshop = make_workshop(tmp_path)
+    here: dict[str, Any] = {}
+    made: list[str] = []
+
+    def build(_: Workshop, recipe: Recipe) -> str:
+        made.append(recipe.target)
+        here[recipe.tag] = {}
+        return recipe.tag
+
+    monkeypatch.setattr(images, "inspect_images", lambda *_: here)
+    monkeypatch.setattr(images, "build_image", build)
+    tags = {ensure_gpu(workshop, "slipway-dev:0123456789ab") for _ in range(2)}
+    assert made == ["dev-gpu"]
+    assert len(tags) == 1
 
 
 # -- the context and the secrets

@@ -21,9 +21,7 @@ from slipway.packages import (
 from slipway.project import Tree
 from slipway.settings import ROOT
 from slipway.variants import TABLE, Variant
-from tests.unit.fakes import EPOCH, VERSION, make_tree
-
-GPU = Variant(isa="x86-64-v3", suffix="-gpu")
+from tests.unit.fakes import EPOCH, ROWS, VERSION, make_tree
 
 
 def fields(text: str) -> dict[str, str]:
@@ -114,6 +112,12 @@ def test_a_prebuilt_wheel_is_what_its_makers_made_of_it(tmp_path: Path) -> None:
     assert "made from oar-1.2.0-py3-none-any.whl." in changelog(tree)
 
 
+def test_a_package_says_for_which_gpus_it_is(tmp_path: Path) -> None:
+    text = control(make_tree(tmp_path, variants=TABLE), "gpu")
+    assert "and for GPUs (sm_80, sm_90, and" in text
+    assert "GPU" not in control(make_tree(tmp_path, variants=TABLE), "cpu")
+
+
 def test_who_holds_the_copyright_is_read_in_the_licence(tmp_path: Path) -> None:
     tree = make_tree(tmp_path, license="MIT")
     (tmp_path / "LICENSE").write_text(
@@ -143,7 +147,7 @@ def test_a_package_alone_has_no_relations(tmp_path: Path) -> None:
     assert not {"Provides", "Conflicts", "Replaces"} & set(found)
 
 
-@pytest.mark.parametrize("rows", [TABLE, {**TABLE, "gpu": GPU}], ids=["two rows", "three rows"])
+@pytest.mark.parametrize("rows", [ROWS, TABLE], ids=["two rows", "four rows"])
 def test_each_variant_takes_the_place_of_every_other_and_never_of_itself(
     tmp_path: Path, rows: dict[str, Variant]
 ) -> None:

@@ -12,6 +12,7 @@ from slipway import project
 from slipway.errors import BAD_CONFIG, NO_INPUT, USAGE, SlipwayError
 from slipway.project import Project, fill, find, read, resolve
 from slipway.settings import ROOT, Workshop
+from slipway.variants import TABLE
 from tests.unit.fakes import VERSION, make_project, make_tree, make_workshop
 
 LEAST = "name: oar\nsummary: s\nlicense: MIT\nmaintainer: Ann <a@example.org>\n"
@@ -96,11 +97,15 @@ def test_an_unknown_placeholder_is_answered_with_the_nearest() -> None:
 def test_a_variant_s_options_are_the_common_ones_and_its_own(tmp_path: Path) -> None:
     own = make_project(
         build={"options": {"V": "{variant}", "I": "{isa}"}},
-        variants={"noavx": {"options": {"I": "none", "N": "{version}"}}},
+        variants={
+            "noavx": {"options": {"I": "none", "N": "{version}", "C": "{cuda}"}},
+            "gpu": {"options": {"C": "{cuda}"}},
+        },
     )
-    tree = replace(make_tree(tmp_path), project=own)
+    tree = replace(make_tree(tmp_path, variants=TABLE), project=own)
     assert tree.options("cpu") == {"V": "cpu", "I": "x86-64-v3"}
-    assert tree.options("noavx") == {"V": "noavx", "I": "none", "N": "1.2.0"}
+    assert tree.options("noavx") == {"V": "noavx", "I": "none", "N": "1.2.0", "C": ""}
+    assert tree.options("gpu")["C"] == TABLE["gpu"].cuda_architectures
 
 
 # -- finding
@@ -185,6 +190,16 @@ def test_a_source_without_cmake_s_file_is_an_error(workshop: Workshop) -> None:
 def test_a_project_has_the_rows_that_it_names_in_the_table_s_order(workshop: Workshop) -> None:
     written(workshop.root / "examples" / "oar", LEAST + "variants: {noavx: {}}\n")
     assert list(resolve(workshop).variants) == ["noavx"]
+
+
+def test_a_project_has_rows_with_cuda_only_where_it_names_them(workshop: Workshop) -> None:
+    assert list(resolve(workshop).variants) == ["cpu", "noavx"]
+    written(workshop.root / "examples" / "oar", LEAST + "variants: {cpu: {}, gpu: {}}\n")
+    assert list(resolve(workshop).variants) == ["cpu", "gpu"]
+
+
+def test_oar_has_every_row_of_the_table() -> None:
+    assert list(read(ROOT / "examples" / "oar" / "project.yaml").variants) == list(TABLE)
 
 
 def test_a_row_that_a_project_cannot_have_is_refused_with_its_reason(workshop: Workshop) -> None:

@@ -26,6 +26,7 @@ from slipway.settings import (
     files_on,
     load,
 )
+from slipway.variants import TABLE
 from tests.unit.fakes import make_workshop
 
 
@@ -227,7 +228,7 @@ def test_a_variable_wins_over_the_file_and_f_over_both(tmp_path: Path) -> None:
 
 def test_a_fifth_variant_is_one_more_row(tmp_path: Path) -> None:
     written(tmp_path, "variants: {fast: {isa: x86-64-v4, suffix: -fast}}\n")
-    assert list(load(configured(tmp_path)).settings.variants) == ["cpu", "noavx", "fast"]
+    assert list(load(configured(tmp_path)).settings.variants) == [*TABLE, "fast"]
 
 
 def test_a_row_that_takes_another_s_suffix_is_refused(tmp_path: Path) -> None:

@@ -71,6 +71,33 @@ def test_only_the_variants_that_were_made_are_chosen_from(host: Path) -> None:
     assert best_for_host(TABLE, ["noavx"])[0] == "noavx"
 
 
+def test_a_variant_with_cuda_is_chosen_only_where_a_gpu_is_known(host: Path) -> None:
+    for levels, with_gpu, without in ((LEVELS, "gpu", "cpu"), (LEVELS[:2], "gpu-noavx", "noavx")):
+        host.write_text(cpuinfo(*levels))
+        assert best_for_host(TABLE, list(TABLE))[0] == without
+        assert best_for_host(TABLE, list(TABLE), has_gpu=True)[0] == with_gpu
+    host.unlink()
+    assert best_for_host(TABLE, ["gpu", "noavx"])[0] == "noavx"
+
+
+def test_where_only_variants_with_cuda_were_made_one_is_asked_for_by_name(host: Path) -> None:
+    host.write_text(cpuinfo(*LEVELS))
+    with pytest.raises(SlipwayError, match="without a GPU: gpu, gpu-noavx") as caught:
+        best_for_host(TABLE, ["gpu", "gpu-noavx"])
+    assert caught.value.fix == ("the same command with --variant gpu",)
+
+
+def test_cmake_is_told_machine_code_for_each_gpu_and_ptx_of_the_newest() -> None:
+    assert TABLE["cpu"].cuda_architectures == ""
+    assert TABLE["gpu"].cuda_architectures == "80-real;90-real;90-virtual"
+    assert TABLE["gpu"].cuda == TABLE["gpu-noavx"].cuda
+
+
+def test_a_variant_with_cuda_has_the_cpu_s_instruction_set() -> None:
+    for name, twin in (("gpu", "cpu"), ("gpu-noavx", "noavx")):
+        assert TABLE[name].isa == TABLE[twin].isa
+
+
 def test_a_host_that_runs_none_is_told_what_it_is_and_what_they_need(host: Path) -> None:
     host.write_text(cpuinfo("x86-64", "x86-64-v2"))
     with pytest.raises(SlipwayError, match=r"x86-64-v2\) runs none of: cpu \(x86-64-v3\)"):
@@ -90,7 +117,7 @@ def test_a_host_that_cannot_be_asked_gets_the_first(host: Path) -> None:
         ("noavx,cpu", ["noavx", "cpu"]),
         (" cpu , noavx ,", ["cpu", "noavx"]),
         ("cpu,cpu", ["cpu"]),
-        ("all", ["cpu", "noavx"]),
+        ("all", ["cpu", "noavx", "gpu", "gpu-noavx"]),
     ],
 )
 def test_what_variant_means(wanted: str, names: list[str]) -> None:
@@ -101,7 +128,9 @@ def test_an_unknown_variant_is_answered_with_the_nearest() -> None:
     with pytest.raises(SlipwayError, match="no variant 'noavc'") as caught:
         choose(TABLE, "cpu,noavc", [])
     assert caught.value.code == USAGE
-    assert caught.value.cause.startswith("did you mean 'noavx'? known: all, cpu, noavx")
+    assert caught.value.cause.startswith(
+        "did you mean 'noavx'? known: all, cpu, gpu, gpu-noavx, noavx"
+    )
 
 
 def test_the_compiler_is_told_the_instruction_set_and_never_the_host_s() -> None:

@@ -1,8 +1,8 @@
 """The kernels on a GPU: the functions of :mod:`oar.ops`, on arrays in a GPU's memory.
 
-An argument is any array with the DLPack protocol that lies on an NVIDIA GPU, such as PaddlePaddle's,
-CuPy's and PyTorch's; it is used where it stands, without a copy. What a kernel computes, and which
-shapes and dtypes it takes, is said in :mod:`oar.ops`, and so is what it raises. All arrays of one
+An argument is any array with the DLPack protocol that lies on an NVIDIA GPU, such as
+PaddlePaddle's, CuPy's and PyTorch's; it is used where it stands, without a copy. What a kernel
+computes, and which shapes and dtypes it takes, is said in :mod:`oar.ops`, and so is what it raises. All arrays of one
 call lie on one GPU. Results are new arrays of the class :class:`Array`, which those libraries take
 by their ``from_dlpack``, again without a copy.
 
@@ -11,7 +11,7 @@ legacy default stream. Work is enqueued there and may still run when a function 
 handed to another library, or to a kernel on another stream, is waited for there by itself.
 
 The module can be imported in any build and on any machine; where it cannot compute,
-:func:`why_unavailable` says why, and the kernels raise :class:`Unavailable`, which says it too. A
+:func:`why_unavailable` says why, and the kernels raise :class:`UnavailableError`, which says it too. A
 CUDA call that fails raises :class:`Error`, and MemoryError where the GPU's memory is full.
 """
 
@@ -42,7 +42,7 @@ _pair = ops._pair  # noqa: SLF001  # one reader of pairs for both modules
 class CudaArray(Protocol):
     """What an argument must have: the DLPack protocol."""
 
-    def __dlpack__(self, **options: Any) -> Any:  # noqa: ANN401  # a capsule
+    def __dlpack__(self, **options: Any) -> Any:  # a capsule
         """Hand out the elements."""
 
     def __dlpack_device__(self) -> tuple[int, int]:
@@ -53,7 +53,7 @@ class Error(RuntimeError):
     """A CUDA call failed."""
 
 
-class Unavailable(Error):
+class UnavailableError(Error):
     """There is nothing here to run a kernel on."""
 
 
@@ -86,12 +86,12 @@ _is_known: bool = False  # that a kernel can run: asking takes some microseconds
 
 
 def _ready() -> ModuleType:
-    """Return the extension module, or raise Unavailable."""
-    global _is_known  # noqa: PLW0603
+    """Return the extension module, or raise UnavailableError."""
+    global _is_known
     if not _is_known:
         why = why_unavailable()
         if why:
-            raise Unavailable(f"oar.cuda: {why}")
+            raise UnavailableError(f"oar.cuda: {why}")
         _is_known = True
     return _native
 
@@ -101,7 +101,7 @@ def from_numpy(array: _HostArray, *, device: int = 0, stream: int | None = None)
     return _ready().from_numpy(array, device, stream or 0)
 
 
-def to_numpy(array: CudaArray, *, stream: int | None = None) -> Any:  # noqa: ANN401
+def to_numpy(array: CudaArray, *, stream: int | None = None) -> Any:
     """Return a copy of a GPU's array as a NumPy array, once what is enqueued on it is done."""
     return _ready().to_numpy(array, stream or 0)
 

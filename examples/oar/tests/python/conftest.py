@@ -1,4 +1,4 @@
-"""A build without CUDA has nothing that test_cuda.py could test; test_cuda_absent.py holds for all."""
+"""A build without CUDA has nothing for test_cuda.py to test; test_cuda_absent.py is for all."""
 
 import oar
 

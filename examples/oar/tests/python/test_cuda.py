@@ -75,7 +75,10 @@ CASES: dict[str, list[Case]] = {
     "layer_norm": [Case((X, X[0], X[1]), {"eps": 1e-3}, SUMS)],
     "layer_norm_backward": [Case((X[::-1].copy(), X, X[0], NORM[1], NORM[2]), tolerance=SUMS)],
     "embedding_bag": [Case((X, *BAGS), {"mode": "mean"}), Case((X, *BAGS32))],
-    "embedding_bag_backward": [Case((X[:3], *BAGS, 6), {"mode": "mean"}), Case((X[:3], *BAGS32, 9))],
+    "embedding_bag_backward": [
+        Case((X[:3], *BAGS, 6), {"mode": "mean"}),
+        Case((X[:3], *BAGS32, 9)),
+    ],
     "conv2d": [
         Case((IMAGE, FILTERS, B[:20]), {"padding": 1}, SUMS),
         Case((IMAGE, FILTERS), {"stride": (2, 3), "padding": (0, 2)}, SUMS),
@@ -162,12 +165,15 @@ def test_the_machine_s_gpus_have_names() -> None:
 
 
 def test_arrays_of_the_host_are_refused_by_name() -> None:
-    with pytest.raises(TypeError, match=r"^weight: expected a CUDA array, got ndarray .*from_numpy"):
+    with pytest.raises(
+        TypeError, match=r"^weight: expected a CUDA array, got ndarray .*from_numpy"
+    ):
         cuda.linear(cuda.from_numpy(X), W)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"^x: expected a CUDA array, got list"):
         cuda.relu([1.0])  # type: ignore[arg-type]
 
 
+WRONG_POSITION = np.full((1, 1, 1, 1), 9, np.int32)
 ERRORS: list[tuple[str, type[Exception], Callable[[], object]]] = [
     ("weight: expected shape (*, 70), got (70, 65)", ValueError, lambda: call("linear", X, W.T)),
     ("x: expected dtype float32, got int64", TypeError, lambda: call("relu", labels(4, 3))),
@@ -189,11 +195,10 @@ ERRORS: list[tuple[str, type[Exception], Callable[[], object]]] = [
     (
         "positions[0] is 9, outside [0, 9)",
         IndexError,
-        lambda: call("max_pool2d_backward", IMAGE[:1, :1, :1, :1], np.full((1, 1, 1, 1), 9, np.int32),
-                     (3, 3)),
+        lambda: call("max_pool2d_backward", normal(1, 1, 1, 1), WRONG_POSITION, (3, 3)),
     ),
     ("the kernel is larger", ValueError, lambda: call("conv2d", IMAGE, normal(1, 5, 30, 3))),
-]  # fmt: skip
+]
 
 
 def call(name: str, *arguments: Any) -> object:

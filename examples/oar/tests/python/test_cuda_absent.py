@@ -62,7 +62,7 @@ def test_without_a_gpu_every_function_raises_and_says_why() -> None:
         }
         calls[name] = lambda function=function, options=options: function(**options)
     for call in calls.values():
-        with pytest.raises(cuda.Unavailable) as caught:
+        with pytest.raises(cuda.UnavailableError) as caught:
             call()
         assert str(caught.value) == f"oar.cuda: {WHY}"
         assert isinstance(caught.value, cuda.Error)
