@@ -2,17 +2,17 @@
 
 An argument is any array with the DLPack protocol that lies on an NVIDIA GPU, such as
 PaddlePaddle's, CuPy's and PyTorch's; it is used where it stands, without a copy. What a kernel
-computes, and which shapes and dtypes it takes, is said in :mod:`oar.ops`, and so is what it raises. All arrays of one
-call lie on one GPU. Results are new arrays of the class :class:`Array`, which those libraries take
-by their ``from_dlpack``, again without a copy.
+computes, which shapes and dtypes it takes, and what it raises is said in :mod:`oar.ops`. All arrays
+of one call lie on one GPU. Results are new arrays of the class :class:`Array`, which those
+libraries take by their ``from_dlpack``, again without a copy.
 
 ``stream`` is the number of a CUDA stream, as ``cupy.cuda.Stream.ptr`` has it; by default it is the
 legacy default stream. Work is enqueued there and may still run when a function returns. A result
 handed to another library, or to a kernel on another stream, is waited for there by itself.
 
 The module can be imported in any build and on any machine; where it cannot compute,
-:func:`why_unavailable` says why, and the kernels raise :class:`UnavailableError`, which says it too. A
-CUDA call that fails raises :class:`Error`, and MemoryError where the GPU's memory is full.
+:func:`why_unavailable` says why, and the kernels raise :class:`UnavailableError`, which says it
+too. A CUDA call that fails raises :class:`Error`, and MemoryError where the GPU's memory is full.
 """
 
 from __future__ import annotations
