@@ -15,7 +15,6 @@ set(CMAKE_CUDA_ARCHITECTURES "${OAR_CUDA_ARCHS}")
 set(CMAKE_CUDA_FLAGS_RELWITHDEBINFO "-O3 -DNDEBUG" CACHE STRING "Flags for .cu files")
 enable_language(CUDA)
 
-file(GLOB oar_cuda_sources CONFIGURE_DEPENDS "${CMAKE_CURRENT_SOURCE_DIR}/src/cuda/*.cu")
 target_sources(oar PRIVATE ${oar_cuda_sources})
 set_target_properties(oar PROPERTIES
   CUDA_ARCHITECTURES "${OAR_CUDA_ARCHS}"
