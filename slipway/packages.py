@@ -194,9 +194,9 @@ def stage_arguments(s: Site) -> list[str]:
     """What ``scripts/stage`` is told: how the tree is installed."""
     inside = s.place.inside
     if s.tree.wheel:
-        from slipway import wheels
+        from slipway import prebuilt
 
-        lock, directory = wheels.ensure(s, s.tree.wheel)
+        lock, directory = prebuilt.ensure(s, s.tree.wheel)
         places = [directory, s.tree.wheel.parent]
         name = package_name(s.tree, s.variant)
         return ["wheel", name, inside(lock), *(inside(place) for place in places)]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from slipway.errors import BAD_CONFIG, NO_INPUT, SlipwayError
-from slipway.wheels import others_of
+from slipway.prebuilt import others_of
 from tests.unit.fakes import make_tree
 
 HASH = "--hash=sha256:" + "a" * 64
