@@ -166,6 +166,24 @@ def deb(
             packages.deb(site)
 
 
+@task(
+    VARIANT,
+    TREE,
+    {"base": "Debian suite or image to build on, several with commas, or 'all' (default: ours)"},
+)
+def wheel(
+    workshop: Workshop, variant: str = "", project: str = "", source: str = "", base: str = ""
+) -> None:
+    """Build, then make a wheel in dist/, tested in a bare image."""
+    from slipway import builds, wheels
+
+    for reference in wheels.bases(workshop, base):
+        shop = wheels.with_base(workshop, reference)
+        for site in builds.sites(shop, variant, project, source, "docker"):
+            with site.locked("wheel"):
+                wheels.made(site)
+
+
 @task(VARIANT, TREE)
 def prod(workshop: Workshop, variant: str = "", project: str = "", source: str = "") -> None:
     """Make a production image with the Debian package in it."""
@@ -294,7 +312,7 @@ def all_(
 
 
 namespace = Collection(
-    setup, doctor, init, dev, build, test, deb, prod, audit, run, shell, ps, stop, clean
+    setup, doctor, init, dev, build, test, deb, wheel, prod, audit, run, shell, ps, stop, clean
 )
 if (ROOT / "benchmarks").is_dir():  # not where a library has adopted Slipway
     namespace.add_task(bench)

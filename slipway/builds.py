@@ -44,8 +44,8 @@ class Site(Record, frozen=True):
 
     @property
     def out(self) -> Path:
-        """``out/PROJECT/VARIANT``."""
-        return self.workshop.out / self.tree.project.name / self.variant
+        """``out/PROJECT/VARIANT``; on another base than usual, ``out/PROJECT/VARIANT.bookworm``."""
+        return self.workshop.out / self.tree.project.name / f"{self.variant}{self.workshop.mark}"
 
     @property
     def build(self) -> Path:

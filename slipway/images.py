@@ -95,7 +95,7 @@ def file_hash(path: Path) -> str:
 def remembered_base(workshop: Workshop) -> Base | None:
     """The base as it was last seen, if it is still one that the settings mean."""
     try:
-        seen = Base(**json.loads((workshop.out / ".run" / "base.json").read_text()))
+        seen = Base(**json.loads((workshop.out / ".run" / f"base{workshop.mark}.json").read_text()))
     except (OSError, ValueError, TypeError):
         return None
     return seen if seen.reference in base.candidates(workshop) else None
@@ -105,7 +105,7 @@ def remember_base(workshop: Workshop, value: Base) -> None:
     """Keep what the base is, so that the next look can ask for base and dev image at once."""
     if workshop.dry:
         return
-    memory = workshop.out / ".run" / "base.json"
+    memory = workshop.out / ".run" / f"base{workshop.mark}.json"
     outputs.make(memory.parent, workshop.out)
     memory.write_text(json.dumps({"reference": value.reference, "identity": value.identity}))
 
@@ -312,6 +312,28 @@ def ensure_gpu(workshop: Workshop, dev: str) -> str:
     if recipe.tag in inspect_images(recipe.tag):
         return recipe.tag
     console.say("adding CUDA's compiler to the dev image (once; 101 MB are fetched)")
+    return build_image(workshop, recipe)
+
+
+def bare_recipe(workshop: Workshop, value: Base) -> Recipe:
+    """What a user of wheels has, and no more: the base, Python and pip."""
+    return Recipe(
+        kind="dev",
+        dockerfile=workshop.root / "Dockerfile.dev",
+        target="bare",
+        base=value,
+        files={"tools/apt-install": workshop.scripts / "apt-install"},
+        repository="slipway-bare",
+    )
+
+
+def ensure_bare(workshop: Workshop) -> str:
+    """The tag of the bare image that wheels are tested in, made when first wanted."""
+    value = base.ensure_base(workshop)
+    recipe = bare_recipe(workshop, value)
+    if recipe.tag in inspect_images(recipe.tag):
+        return recipe.tag
+    console.say(f"making a bare {workshop.settings.base} with Python and pip (once)")
     return build_image(workshop, recipe)
 
 

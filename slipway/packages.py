@@ -69,7 +69,7 @@ def control(tree: Tree, variant: str, *, dev: bool = False) -> str:
     end = "-dev" if dev else ""
     name = package_name(tree, variant) + end
     others = [package_name(tree, v) + end for v in tree.variants if v != variant]
-    extra = "" if dev else "".join(f", {d}" for d in project.package.depends)
+    extra = "" if dev else "".join(f", {d}" for d in project.package.all_depends)
     lines = [
         f"Package: {name}",
         "Version: @VERSION@",

@@ -44,6 +44,12 @@ def alias_of(tree: Tree, variant: str) -> str:
     return f"{tree.project.name}:{tree.version.tag}{tree.variants[variant].suffix}"
 
 
+def names_of(depends: Sequence[str]) -> list[str]:
+    """The packages that dependencies name, the first of alternatives, without their bounds."""
+    parts = [part.split("|")[0].split() for text in depends for part in text.split(",")]
+    return list(dict.fromkeys(part[0] for part in parts if part))
+
+
 def shared(workshop: Workshop, tree: Tree, value: base.Base) -> Recipe:
     """What the images of all variants start with: Python and what the package depends on."""
     return Recipe(
@@ -51,7 +57,7 @@ def shared(workshop: Workshop, tree: Tree, value: base.Base) -> Recipe:
         dockerfile=workshop.root / "Dockerfile.prod",
         target="python",
         base=value,
-        arguments={"DEPENDS": " ".join(tree.project.package.depends)},
+        arguments={"DEPENDS": " ".join(names_of(tree.project.package.all_depends))},
         files={"tools/apt-install": workshop.scripts / "apt-install"},
     )
 

@@ -77,7 +77,7 @@ class Build(Part, frozen=True, kw_only=True):
             if not re.fullmatch(r"[a-z0-9][a-z0-9+.-]+(:[a-z0-9]+)?(=[A-Za-z0-9.+:~-]+)?", name):
                 raise ValueError(f"apt: '{name}' is no name of a Debian package")
         for text in self.pip:
-            _check_requirement(text)
+            _check_requirement(text, "pip")
 
     @property
     def copied(self) -> bool:
@@ -85,15 +85,33 @@ class Build(Part, frozen=True, kw_only=True):
         return self.writable or self.system != "cmake"
 
 
-def _check_requirement(text: str) -> None:
+def _check_requirement(text: str, key: str) -> None:
     from packaging.requirements import InvalidRequirement, Requirement  # 5 ms, hardly ever needed
 
     try:
         requirement = Requirement(text)
     except InvalidRequirement as error:
-        raise ValueError(f"pip: '{text}' is no requirement: {error}") from None
+        raise ValueError(f"{key}: '{text}' is no requirement: {error}") from None
     if requirement.url:
-        raise ValueError(f"pip: '{text}' names an address; a version of the index is wanted")
+        raise ValueError(f"{key}: '{text}' names an address; a version of the index is wanted")
+
+
+def debian_dependency(text: str) -> str:
+    """Debian's spelling of a Python requirement: its name by Debian's rule, and its bounds.
+
+    ``numpy>=1.24,<3`` is ``python3-numpy (>= 1.24), python3-numpy (<< 3)``. What has no like there
+    (``!=``, ``~=``, ``==1.*``) is left to the wheel.
+    """
+    from packaging.requirements import Requirement  # 5 ms, hardly ever needed
+    from packaging.utils import canonicalize_name
+
+    requirement = Requirement(text)
+    name = f"python3-{canonicalize_name(requirement.name)}"
+    signs = {">=": ">=", ">": ">>", "<": "<<", "<=": "<="}
+    bounds = sorted(
+        (signs[s.operator], s.version) for s in requirement.specifier if s.operator in signs
+    )
+    return ", ".join(f"{name} ({sign} {version})" for sign, version in reversed(bounds)) or name
 
 
 class Row(Part, frozen=True, kw_only=True):
@@ -143,6 +161,9 @@ class Package(Part, frozen=True, kw_only=True):
     """Patterns of what is installed and goes into no package."""
     depends: tuple[str, ...] = ()
     """Run-time dependencies beyond those that dpkg-shlibdeps and the extension modules tell."""
+    requires: tuple[str, ...] = ()
+    """Python packages that the modules need, such as ``numpy>=1.24``: the wheel requires them, and
+    the .deb depends on Debian's (``python3-numpy (>= 1.24)``)."""
     conflicts: tuple[str, ...] = ()
     """Packages that hold the same files, such as Debian's own of the library."""
     requirements: str = ""
@@ -152,6 +173,18 @@ class Package(Part, frozen=True, kw_only=True):
     """Whether debug symbols are split off. Of a prebuilt wheel nothing ever is."""
     lintian: dict[str, str] = msgspec.field(default_factory=dict)
     """Findings that are overridden: tag to the reason."""
+    wheel_mb: int = 0
+    """Largest size of the wheel in MB; 0: the settings' ``budgets.wheel_mb``."""
+
+    def __post_init__(self) -> None:
+        """Refuse what no wheel could require."""
+        for text in self.requires:
+            _check_requirement(text, "requires")
+
+    @property
+    def all_depends(self) -> tuple[str, ...]:
+        """Debian packages that running needs, beyond what is found in the files."""
+        return (*map(debian_dependency, self.requires), *self.depends)
 
 
 class Image(Part, frozen=True, kw_only=True):

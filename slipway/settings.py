@@ -48,6 +48,8 @@ class Budgets(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     base_mb: int = 85
     dev_mb: int = 800
     image_mb: int = 170
+    wheel_mb: int = 100
+    """The largest file that the Python Package Index takes unasked."""
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -57,6 +59,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """auto: docker, or in place when inside the dev image; docker; host: no container at all."""
     base: str = "debian:trixie-slim"
     """The image under every other one; Debian 12 is ``debian:bookworm-slim``."""
+    wheel_bases: tuple[str, ...] = ("debian:bookworm-slim", "debian:trixie-slim")
+    """Where `wheel --base all` builds, each with its own Python and C library."""
     project: str = "examples/oar"
     """Directory that holds a project.yaml, or the path of one."""
     default_variants: tuple[str, ...] = ("cpu", "noavx")
@@ -234,6 +238,8 @@ class Workshop(Record, frozen=True):
     root: Path
     settings: Settings
     dry: bool = False
+    mark: str = ""
+    """What the names of directories end with where another base than the settings' is built on."""
 
     @property
     def checkout(self) -> str:

@@ -171,32 +171,52 @@ def pytest_mounts() -> list[Mount]:
     return mounts
 
 
+PYTEST_ENVIRONMENT = {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": "/run/slipway/pytest"}
+
+
+def home_of_installed(tree: Tree) -> Path:
+    """Directory below which the tests of what is installed lie."""
+    return tree.file.parent if tree.project.test.installed else tree.source
+
+
+def tests_of_installed(tree: Tree) -> list[Path]:
+    """The tests of what is installed; none, or one that is not there, is an error."""
+    wanted = tree.project.test
+    tests = [home_of_installed(tree) / path for path in wanted.installed or wanted.pytest]
+    gone = [path for path in tests if not path.exists()]
+    if gone or not tests:
+        raise SlipwayError(
+            f"no tests at {gone[0]}"
+            if gone
+            else f"{tree.file} names no tests of what is installed",
+            fix=["name them under test.installed in project.yaml: paths beside it"],
+            code=NO_INPUT,
+        )
+    return tests
+
+
+def pytest_command(s: Site, home: Path, report: Path, arguments: Sequence[str | Path]) -> list[str]:
+    """pytest in a container that holds what is installed, and neither tree nor dev image."""
+    inside = engine.Docker(s.workshop).inside
+    options = ["-p", "no:cacheprovider", f"--rootdir={inside(home)}"]
+    command = ["python3", "-m", "pytest", *options, f"--junit-xml={inside(report)}"]
+    return [*command, *(inside(a) if isinstance(a, Path) else a for a in arguments)]
+
+
 def test_image(s: Site, image: Image, pytest_arguments: Sequence[str] = ()) -> Tested:
     """Run the tests of what is installed, in the production image as it ships, offline.
 
     Nothing but the tests and pytest is added: what they import is what users import.
     """
-    wanted = s.tree.project.test
-    home = s.tree.file.parent if wanted.installed else s.tree.source
-    tests = [home / path for path in wanted.installed or wanted.pytest]
-    gone = [path for path in tests if not path.exists()]
-    if gone or not tests:
-        raise SlipwayError(
-            f"no tests at {gone[0]}" if gone else f"{s.tree.file} names no tests for the image",
-            fix=["name them under test.installed in project.yaml: paths beside it"],
-            code=NO_INPUT,
-        )
+    home, tests = home_of_installed(s.tree), tests_of_installed(s.tree)
     report = s.reports / "image.xml"
     if not s.workshop.dry:
         report.unlink(missing_ok=True)
-    inside = engine.Docker(s.workshop).inside
-    options = ["-p", "no:cacheprovider", f"--rootdir={inside(home)}"]
-    command = ["python", "-m", "pytest", *options, f"--junit-xml={inside(report)}"]
     job = Job(
         name=f"test-image-{s.tree.project.name}-{s.variant}",
-        command=[*command, *pytest_arguments, *(inside(path) for path in tests)],
+        command=pytest_command(s, home, report, [*pytest_arguments, *tests]),
         mounts=[Mount(home, readonly=True), Mount(s.reports), *pytest_mounts()],
-        env={"PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": "/run/slipway/pytest"},
+        env=PYTEST_ENVIRONMENT,
         workdir="/tmp",
         shm_size=s.workshop.settings.shm_size,
     )

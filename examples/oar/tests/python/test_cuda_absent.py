@@ -93,7 +93,7 @@ def test_importing_loads_neither_toolkit_nor_driver() -> None:
         "print(open('/proc/self/maps').read())"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "liboar.so" in run.stdout
+    assert "/liboar" in run.stdout  # liboar.so, or with a hash in its name where a wheel brings it
     assert "libcuda" not in run.stdout
 
 
