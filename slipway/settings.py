@@ -28,6 +28,8 @@ ROOT = Path(__file__).resolve().parent.parent
 
 Engine = Literal["auto", "docker", "host"]
 ENGINES = get_args(Engine)
+Gpu = Literal["auto", "on", "off"]
+GPU = get_args(Gpu)
 T = TypeVar("T")
 
 
@@ -57,6 +59,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
     engine: Engine = "auto"
     """auto: docker, or in place when inside the dev image; docker; host: no container at all."""
+    gpu: Gpu = "auto"
+    """auto: variants with CUDA get the GPU where one works; on: an error without; off: never."""
     base: str = "debian:trixie-slim"
     """The image under every other one; Debian 12 is ``debian:bookworm-slim``."""
     wheel_bases: tuple[str, ...] = ("debian:bookworm-slim", "debian:trixie-slim")
@@ -164,7 +168,13 @@ def check_file(file: Path) -> None:
         raise SlipwayError(f"{file} is not valid", cause=cause, fix=[MEND], code=BAD_CONFIG)
     invokes = Config.global_defaults()
     ours = {key: value for key, value in data.items() if key not in invokes}
-    convert(_merged(DEFAULTS, ours), Settings, str(file), fix=MEND)
+    convert(_merged(DEFAULTS, _spelled(ours)), Settings, str(file), fix=MEND)
+
+
+def _spelled(data: dict[str, Any]) -> dict[str, Any]:
+    """``gpu: on`` and ``off`` as they were written: to YAML 1.1 they are true and false."""
+    value = data.get("gpu")
+    return {**data, "gpu": "on" if value else "off"} if isinstance(value, bool) else data
 
 
 def _merged(below: Any, above: Any) -> Any:
@@ -294,6 +304,6 @@ def plain(value: Any) -> Any:
 def load(config: Config) -> Workshop:
     """The workshop that invoke's merged configuration describes."""
     merged = {key: plain(config[key]) for key in Settings.__struct_fields__}
-    settings = convert(merged, Settings, "invoke.yaml, INVOKE_* or -f FILE", fix=MEND)
+    settings = convert(_spelled(merged), Settings, "invoke.yaml, INVOKE_* or -f FILE", fix=MEND)
     check_variants(settings.variants)
     return Workshop(root=ROOT, settings=settings, dry=bool(config.run.dry))

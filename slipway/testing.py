@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from slipway import builds, console, engine, packages, production
 from slipway.builds import Site, disk_full
@@ -14,6 +16,17 @@ from slipway.errors import BAD_DATA, NO_INPUT, USAGE, SlipwayError, nearest
 from slipway.production import Image
 from slipway.project import Tree
 from slipway.records import Record
+
+if TYPE_CHECKING:
+    from xml.etree.ElementTree import Element
+
+# The reason of a skipped test that lacks a GPU; that "this machine has a GPU" is another matter.
+NO_GPU = re.compile(
+    r"\b(no|without|needs?|requires?|lacks)( an?)?( usable| NVIDIA| CUDA| CUDA-capable)*"
+    r" (GPUs?|CUDA devices?)\b"
+    r"|\b(GPUs?|CUDA)( is| are)? (not |un)available\b",
+    re.IGNORECASE,
+)
 
 
 class Tested(Record, frozen=True):
@@ -24,6 +37,25 @@ class Tested(Record, frozen=True):
     not_run: tuple[str, ...]
     parts: str
     """``CTest 30, pytest 60``."""
+    without_gpu: tuple[str, ...] = ()
+    """Those of ``not_run`` that were skipped, by their own words, for want of a GPU."""
+
+    @property
+    def summary(self) -> str:
+        """``90 tests executed (CTest 30, pytest 60)``, and what was not for want of a GPU."""
+        gpu = f", {len(self.without_gpu)} GPU tests not run" if self.without_gpu else ""
+        return f"{self.executed} tests executed ({self.parts}){gpu}"
+
+
+def skip_reason(case: Element) -> str:
+    """Why a test was skipped: pytest's message, or GoogleTest's words in what CTest kept of it."""
+    skipped = case.find("skipped")
+    message = (skipped.get("message") or "") if skipped is not None else ""
+    said = case.findtext("system-out") or ""
+    if not message.startswith("SKIP_"):  # CTest's name for the rule by which it knew
+        return message
+    words = re.search(r"Skipped\n(.*?)\n\s*\[  SKIPPED ]", said, re.DOTALL)
+    return words[1].strip() if words else said.strip()
 
 
 def read_reports(files: dict[str, Path]) -> Tested:
@@ -31,7 +63,7 @@ def read_reports(files: dict[str, Path]) -> Tested:
     from xml.etree import ElementTree  # 8 ms that a build need not pay
 
     executed = failed = 0
-    skipped, parts = [], []
+    skipped, parts, without_gpu = [], [], []
     for name, file in files.items():
         if not file.is_file():
             continue
@@ -46,11 +78,14 @@ def read_reports(files: dict[str, Path]) -> Tested:
             ) from error
         cases = list(root.iter("testcase"))
         ran = [c for c in cases if c.find("skipped") is None and c.get("status") != "disabled"]
-        skipped += [f"{c.get('classname')}.{c.get('name')}" for c in cases if c not in ran]
+        for case in (c for c in cases if c not in ran):
+            skipped.append(f"{case.get('classname')}.{case.get('name')}")
+            if NO_GPU.search(skip_reason(case)):
+                without_gpu.append(skipped[-1])
         failed += sum(c.find("failure") is not None or c.find("error") is not None for c in ran)
         executed += len(ran)
         parts.append(f"{name} {len(ran)}")
-    return Tested(executed, failed, tuple(skipped), ", ".join(parts))
+    return Tested(executed, failed, tuple(skipped), ", ".join(parts), tuple(without_gpu))
 
 
 def has_tests(tree: Tree) -> bool:
@@ -102,27 +137,32 @@ def test_built(s: Site, *, ctest_filter: str = "", pytest_arguments: Sequence[st
         if not s.workshop.dry:
             (s.reports / f"{report}.xml").unlink(missing_ok=True)
     start = time.monotonic()
-    status = s.place.run(s.job("test", command, {"PYTHONDONTWRITEBYTECODE": "1"}), s.image)
+    job = s.given_gpu(s.job("test", command, {"PYTHONDONTWRITEBYTECODE": "1"}))
+    status = s.place.run(job, s.image)
     if s.workshop.dry:
         return Tested(0, 0, (), "")
     files = {"CTest": "ctest", "commands": "commands", "pytest": "pytest"}
     result = read_reports({name: s.reports / f"{file}.xml" for name, file in files.items()})
     judge(s, s.title, result, status)
     console.say(
-        f"{console.bold('tested')} {s.title}: {result.executed} tests executed ({result.parts}), "
+        f"{console.bold('tested')} {s.title}: {result.summary}, "
         f"{console.seconds(time.monotonic() - start)}, {s.shown(s.reports)}"
     )
     return result
 
 
 def judge(s: Site, what: str, result: Tested, status: int) -> None:
-    """Fail when a test failed, or none was executed.
+    """Fail when a test failed, none was executed, or ``--gpu on`` and a GPU test was not.
+
+    Which test needs a GPU, only its own reason for being skipped says: see ``NO_GPU``.
 
     :param what: what was tested, for the message.
     :param status: that of the program that ran them.
     """
     for name in result.not_run:
         console.say(f"not run: {name}")
+    if result.without_gpu:
+        console.say(gpu_tests_not_run(s, result))
     if not result.executed:
         raise SlipwayError(
             f"no test of {what} was executed",
@@ -139,6 +179,21 @@ def judge(s: Site, what: str, result: Tested, status: int) -> None:
             fix=[f"invoke shell --variant {s.variant}"],
             code=status,
         )
+    if s.gpu.demanded and result.without_gpu:
+        raise SlipwayError(
+            f"--gpu on asked for a GPU, and {len(result.without_gpu)} GPU tests were not run",
+            cause=f"{s.gpu.sentence}, and they were skipped for want of one; each is named above",
+            fix=[f"invoke shell --variant {s.variant} --gpu on", f"look in {s.shown(s.reports)}"],
+            code=BAD_DATA,
+        )
+
+
+def gpu_tests_not_run(s: Site, result: Tested) -> str:
+    """One line: how many, and why; a test that was not run is never counted as passed."""
+    number = f"{len(result.without_gpu)} GPU tests not run"
+    if s.gpu.devices:
+        return f"{number}: they found no GPU, though one was given ({s.gpu.sentence})"
+    return f"{number}: no GPU here ({s.gpu.why or 'nobody asked for one'})"
 
 
 def _in_source(s: Site, argument: str) -> str:
@@ -221,7 +276,7 @@ def test_image(s: Site, image: Image, pytest_arguments: Sequence[str] = ()) -> T
         shm_size=s.workshop.settings.shm_size,
     )
     start = time.monotonic()
-    status = engine.Docker(s.workshop).run(job, image.tag)
+    status = engine.Docker(s.workshop).run(s.given_gpu(job), image.tag)
     if s.workshop.dry:
         return Tested(0, 0, (), "")
     result = read_reports({"pytest": report})
