@@ -115,6 +115,9 @@ def explain(message: str, kind: type, data: Any) -> str:
     if wrong and isinstance(inner, inspect.LiteralType):
         names = [str(value) for value in inner.values]
         return f"{'.'.join(path)}: no '{wrong.group(1)}'; {nearest(wrong.group(1), names)}"
+    if isinstance(inner, inspect.LiteralType) and "got `bool`" in text:
+        # Not mended in silence: invoke would take INVOKE_GPU=off for true then.
+        text = f"{text}; to YAML a bare on or off is true or false: put it in quotes"
     text = text.replace(" | null`", "`")  # what is not said need not be said to be null
     return f"{'.'.join(path)}: {text}" if path else text
 
@@ -168,13 +171,7 @@ def check_file(file: Path) -> None:
         raise SlipwayError(f"{file} is not valid", cause=cause, fix=[MEND], code=BAD_CONFIG)
     invokes = Config.global_defaults()
     ours = {key: value for key, value in data.items() if key not in invokes}
-    convert(_merged(DEFAULTS, _spelled(ours)), Settings, str(file), fix=MEND)
-
-
-def _spelled(data: dict[str, Any]) -> dict[str, Any]:
-    """``gpu: on`` and ``off`` as they were written: to YAML 1.1 they are true and false."""
-    value = data.get("gpu")
-    return {**data, "gpu": "on" if value else "off"} if isinstance(value, bool) else data
+    convert(_merged(DEFAULTS, ours), Settings, str(file), fix=MEND)
 
 
 def _merged(below: Any, above: Any) -> Any:
@@ -304,6 +301,6 @@ def plain(value: Any) -> Any:
 def load(config: Config) -> Workshop:
     """The workshop that invoke's merged configuration describes."""
     merged = {key: plain(config[key]) for key in Settings.__struct_fields__}
-    settings = convert(_spelled(merged), Settings, "invoke.yaml, INVOKE_* or -f FILE", fix=MEND)
+    settings = convert(merged, Settings, "invoke.yaml, INVOKE_* or -f FILE", fix=MEND)
     check_variants(settings.variants)
     return Workshop(root=ROOT, settings=settings, dry=bool(config.run.dry))

@@ -7,6 +7,7 @@ import io
 import json
 import runpy
 import subprocess
+from collections.abc import Callable
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from slipway import engine, gpu, processes
+from slipway import engine, gpu, processes, production, variants
 from slipway.doctor import gpu_finding
 from slipway.engine import Docker, InPlace, Job
 from slipway.errors import UNAVAILABLE, USAGE, SlipwayError
@@ -35,8 +36,8 @@ from slipway.gpu import (
     ways,
 )
 from slipway.settings import ROOT, Workshop
-from slipway.variants import TABLE, Variant
-from tests.unit.fakes import make_workshop
+from slipway.variants import LEVEL_FLAGS, TABLE, Variant
+from tests.unit.fakes import make_tree, make_workshop
 
 # What engines answer to /info, in the fields that matter here.
 RUNC = {"io.containerd.runc.v2": {"path": "runc"}, "runc": {"path": "runc"}}
@@ -170,8 +171,8 @@ REFUSED = [
     ),
     (
         (
-            "docker: Error response from daemon: CDI device injection failed: unresolvable CDI devices "
-            f"nvidia.com/gpu=all{SEE_HELP}"
+            "docker: Error response from daemon: CDI device injection failed: "
+            f"unresolvable CDI devices nvidia.com/gpu=all{SEE_HELP}"
         ),
         "engine support",
         "no CDI specification",
@@ -445,7 +446,8 @@ def test_without_a_driver_nothing_is_started(machine: Machine) -> None:
 def test_who_has_no_cuda_hears_nothing_of_gpus(machine: Machine) -> None:
     assert machine.decide("auto", TABLE["cpu"]) is NOT_ASKED
     assert machine.decide("off", TABLE["cpu"]).arguments == ()
-    assert machine.said == machine.tried == []
+    assert machine.tried == []
+    assert machine.said == []
 
 
 def test_on_gives_a_variant_without_cuda_the_gpu_too(machine: Machine) -> None:
@@ -564,6 +566,108 @@ def test_the_machine_s_files_are_read(
     seen = gpu.look(place)
     assert (seen.driver, seen.card) == (LINE, True)
     assert (seen.toolkit, seen.hook, seen.spec) == (contained,) * 3
+
+
+# -- which production image is run
+
+
+def made(names: str) -> dict[str, str]:
+    return {name: f"{name}:1" for name in names.split()}
+
+
+@pytest.mark.parametrize(
+    ("wanted_variant", "mode", "here", "able"),
+    [
+        ("", "auto", "cpu gpu", ["cpu", "gpu"]),
+        ("", "on", "cpu gpu gpu-noavx", ["gpu", "gpu-noavx"]),
+        ("cpu", "on", "cpu gpu", ["cpu"]),
+        ("", "off", "noavx", ["noavx"]),
+    ],
+)
+def test_with_on_only_variants_with_cuda_are_run_unless_one_is_named(
+    tmp_path: Path, wanted_variant: str, mode: str, here: str, able: list[str]
+) -> None:
+    tree = make_tree(tmp_path / "oar", variants=TABLE)
+    assert production.candidates(tree, wanted_variant, mode, made(here)) == able
+
+
+def test_on_without_an_image_with_cuda_names_those_to_make(tmp_path: Path) -> None:
+    tree = make_tree(tmp_path / "oar", variants=TABLE)
+    with pytest.raises(SlipwayError, match="no production image of oar with CUDA") as caught:
+        production.candidates(tree, "", "on", made("cpu noavx"))
+    assert caught.value.code == UNAVAILABLE
+    assert caught.value.fix == ("invoke prod --variant gpu,gpu-noavx",)
+    with pytest.raises(SlipwayError, match="no production image of oar has been made") as caught:
+        production.candidates(tree, "", "auto", {})
+    assert caught.value.fix == ("invoke prod --variant all",)
+
+
+def test_a_project_without_cuda_may_have_the_gpu_for_its_scripts(tmp_path: Path) -> None:
+    assert production.candidates(make_tree(tmp_path / "oar"), "", "on", made("cpu")) == ["cpu"]
+
+
+@pytest.fixture
+def images_made(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Callable[..., tuple[str, str, Answer]]:
+    """Choose among images on a machine whose CPU runs all variants."""
+    file = tmp_path / "cpuinfo"
+    file.write_text(f"flags : {' '.join(f for fs in LEVEL_FLAGS.values() for f in fs)}\n")
+    monkeypatch.setattr(variants, "CPUINFO", file)
+    table = {**TABLE, "old": Variant(isa="x86-64-v4", suffix="-old", cuda=("sm_75",))}
+    tree = make_tree(tmp_path / "oar", variants=table)
+
+    def choose(here: str, *, wanted: str = "", mode: str = "auto") -> tuple[str, str, Answer]:
+        tags = dict.fromkeys(made(here), "slipway-dev:1") | {"chosen": ""}
+        monkeypatch.setattr(production, "made_images", lambda *_: tags)
+        return production.choose_image(machine.workshop, tree, wanted, mode)
+
+    return choose
+
+
+def test_with_a_gpu_the_variant_with_cuda_is_run_and_both_reasons_are_printed(
+    images_made: Callable[..., tuple[str, str, Answer]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, why, answer = images_made("cpu gpu gpu-noavx")
+    assert why.startswith("gpu: this host has a GPU; ")
+    assert answer.arguments == CDI.arguments
+    assert capsys.readouterr().err == f"GPU: {H100.name} (sm_90) by CDI\n"
+
+
+def test_without_a_gpu_one_with_cuda_is_never_run_unasked(
+    machine: Machine, images_made: Callable[..., tuple[str, str, Answer]]
+) -> None:
+    machine.facts = facts(OLD, driver="")
+    _, why, answer = images_made("cpu gpu")
+    assert why.startswith("cpu: x86-64-v3")
+    assert answer.arguments == ()
+    with pytest.raises(SlipwayError, match="no variant is for a machine without a GPU: gpu"):
+        images_made("gpu")
+    assert images_made("cpu gpu", wanted="gpu")[1] == "gpu: as asked"
+    with pytest.raises(SlipwayError, match="driver and toolkit"):
+        images_made("cpu gpu", mode="on")
+
+
+def test_a_variant_without_code_for_the_gpu_is_not_chosen_for_it(
+    machine: Machine, images_made: Callable[..., tuple[str, str, Answer]]
+) -> None:
+    machine.answers = {CDI.arguments: (0, json.dumps({"devices": [[T4.name, 75]]}), "")}
+    assert images_made("cpu gpu old")[1].startswith("old: ")
+    _, why, answer = images_made("cpu gpu")
+    assert why.startswith("cpu: ")
+    assert answer.arguments == ()
+
+
+def test_who_runs_a_variant_without_cuda_or_says_off_is_not_asked(
+    machine: Machine,
+    images_made: Callable[..., tuple[str, str, Answer]],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert images_made("cpu noavx")[2] is NOT_ASKED
+    assert images_made("cpu gpu", wanted="cpu")[2] is NOT_ASKED
+    assert images_made("cpu gpu", mode="off")[1].startswith("cpu: ")
+    assert machine.tried == []
+    assert capsys.readouterr().err == ""
 
 
 # -- doctor
