@@ -1,4 +1,4 @@
-"""GPUs: what is said where none is, the probe in a container, and the tests on a machine with one."""
+"""GPUs: what is said where none is, the probe in a container, and tests where one is."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from slipway.settings import ROOT
 from tests.integration.conftest import Built
 from tests.integration.workbench import Checkout, containers, refused, succeed
 
-pytestmark = pytest.mark.usefixtures("signals_as_in_a_person_s_shell")
 without_driver = pytest.mark.skipif(gpu.DRIVER.exists(), reason="this machine has a driver")
 SOON_S = 10  # nothing has been built by then
 
@@ -186,7 +185,6 @@ def test_on_a_machine_with_a_gpu_the_library_s_gpu_tests_run(scratch: Checkout) 
     said = succeed(scratch.invoke("test", "--variant", "gpu", "--gpu", "on", timeout=1200))
     assert "GPU: " in said
     assert "GPU tests not run" not in said
-    assert "no GPU" not in said
 
 
 @pytest.mark.gpu
@@ -197,5 +195,6 @@ def test_on_a_machine_with_a_gpu_run_chooses_the_variant_and_uses_it(scratch: Ch
         said = succeed(scratch.invoke("run", "uses_gpu.py", *arguments))
         assert "running gpu: this host has a GPU" in said
         assert "ran on " in said
-    said = succeed(scratch.invoke("run", "tasks.py", "--gpu", "off"))
+    (scratch.root / "plain.py").touch()
+    said = succeed(scratch.invoke("run", "plain.py", "--gpu", "off"))
     assert "running cpu: " in said
