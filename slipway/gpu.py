@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -18,7 +19,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from slipway import console, engine, processes, receipts
+from slipway import console, engine, images, processes, receipts
 from slipway.engine import Job, Place
 from slipway.errors import UNAVAILABLE, USAGE, SlipwayError, nearest
 from slipway.images import fingerprint
@@ -241,9 +242,9 @@ def read_probe(way: Way, status: int, out: str, err: str) -> tuple[tuple[Device,
 
 
 def missing_in_place(facts: Facts, lack: Lack) -> Lack:
-    """What it means in place that libcuda is not found or refuses."""
+    """What it means in place, without an engine, that libcuda is not found, refuses or hangs."""
     if not lack.why.startswith("no libcuda"):
-        return lack
+        return replace(lack, part="driver")
     if facts.driver:
         why = "the driver is loaded, and its libcuda is not here: a container without a GPU?"
         return Lack("driver", why, (FIX_PROBE,))
@@ -351,7 +352,7 @@ def probe(workshop: Workshop, place: Place, image: str, facts: Facts) -> Answer:
     lacks: list[Lack] = []
     answer = Answer()
     for way in ways(facts):
-        done = _start(place, image, way, ["python3", "-c", text])
+        done = _start(place, image, way, ["-c", text])
         devices, lack = read_probe(way, done.returncode, done.stdout, done.stderr)
         if lack is None:
             answer = Answer(way.arguments, way.name, devices)
@@ -364,13 +365,15 @@ def probe(workshop: Workshop, place: Place, image: str, facts: Facts) -> Answer:
     return answer
 
 
-def _start(place: Place, image: str, way: Way, command: Sequence[str]) -> CompletedProcess[str]:
+def _start(place: Place, image: str, way: Way, arguments: Sequence[str]) -> CompletedProcess[str]:
+    """Run Python with these arguments where jobs run, the GPU given in this way."""
     if isinstance(place, engine.Docker):
+        command = ["python3", *arguments]
         job = Job(name="gpu-probe", command=command, gpu=way.arguments, alone=False)
         return place.look(job, image, timeout=PROBE_S)
     # A child, since a broken driver may hang; and with the environment that jobs have.
     clean = ["env", "--ignore-environment", "PATH=/usr/local/bin:/usr/bin:/bin"]
-    return processes.look([*clean, *command], timeout=PROBE_S)
+    return processes.look([*clean, sys.executable, *arguments], timeout=PROBE_S)
 
 
 def demand(workshop: Workshop, mode: str, place: Place) -> None:
@@ -378,13 +381,15 @@ def demand(workshop: Workshop, mode: str, place: Place) -> None:
     if mode != "on" or workshop.dry:
         return
     facts = look(place)
-    if not facts.contained:
-        answer = remembered(workshop, facts)
-        answer = answer if answer and answer.devices else probe(workshop, place, "", facts)
-        if not answer.devices:
-            raise refusal(answer.lacks)
-    elif not ways(facts):
+    if not ways(facts):
         raise refusal(lacking(facts))
+    image = images.look_for_dev(workshop) if facts.contained else ""
+    if facts.contained and not image:
+        return  # it has to be made first; ``decide`` tries it then
+    answer = remembered(workshop, facts)
+    answer = answer if answer and answer.devices else probe(workshop, place, image, facts)
+    if not answer.devices:
+        raise refusal(answer.lacks)
 
 
 def decide(

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from slipway import engine, gpu, processes, production, variants
+from slipway import engine, gpu, images, processes, production, variants
 from slipway.doctor import gpu_finding
 from slipway.engine import Docker, InPlace, Job
 from slipway.errors import UNAVAILABLE, USAGE, SlipwayError
@@ -339,7 +339,9 @@ class Machine:
         self.answers = {CDI.arguments: (0, FOUND, "")}
         self.tried: list[tuple[str, ...]] = []
         self.said: list[str] = []
+        self.dev = ""
         monkeypatch.setattr(gpu, "look", lambda _: self.facts)
+        monkeypatch.setattr(images, "look_for_dev", lambda _: self.dev)
         monkeypatch.setattr(Docker, "look", self.run)
         monkeypatch.setattr(processes, "look", self.start)
 
@@ -489,6 +491,10 @@ def test_in_place_the_driver_is_asked_itself(machine: Machine) -> None:
     assert machine.decide("auto").why.startswith("no NVIDIA driver on this machine")
     machine.facts = Facts(contained=False, driver=LINE)
     assert "a container without a GPU?" in machine.decide("auto").why
+    machine.answers = {(): (processes.NO_ANSWER, "", "'env' gave no answer within 60 s")}
+    with pytest.raises(SlipwayError, match="missing is driver") as caught:
+        machine.decide("on")
+    assert "gave no answer" in caught.value.cause
 
 
 def test_on_is_refused_before_anything_is_made_where_that_can_be_seen(machine: Machine) -> None:
@@ -502,6 +508,10 @@ def test_on_is_refused_before_anything_is_made_where_that_can_be_seen(machine: M
     machine.facts = facts(OLD, driver="", remote=True)
     gpu.demand(machine.workshop, "on", machine.place)
     assert machine.tried == []
+    machine.dev = "slipway-dev:1"  # an image to try it in is here
+    with pytest.raises(SlipwayError, match="missing is toolkit"):
+        gpu.demand(machine.workshop, "on", machine.place)
+    assert machine.tried == [RUNTIME.arguments]
 
 
 def test_on_in_place_asks_at_once(machine: Machine) -> None:
