@@ -14,7 +14,7 @@ from pathlib import Path
 from invoke.exceptions import Exit
 from msgspec.structs import replace
 
-from slipway import base, console, engine, gpu, images, processes, receipts
+from slipway import base, console, engine, gpu, images, preflight, processes, receipts
 from slipway.builds import Site
 from slipway.engine import Job, Mount
 from slipway.errors import NO_INPUT, UNAVAILABLE, SlipwayError
@@ -41,7 +41,7 @@ class Image(Record, frozen=True):
 
 def alias_of(tree: Tree, variant: str) -> str:
     """``oar:1.2.0-noavx``: what people type. Slipway itself never reads it back."""
-    return f"{tree.project.name}:{tree.version.tag}{tree.variants[variant].suffix}"
+    return tree.alias(variant)
 
 
 def names_of(depends: Sequence[str]) -> list[str]:
@@ -76,6 +76,7 @@ def recipe(s: Site, deb: Deb, value: base.Base) -> Recipe:
         arguments={
             **start.arguments,
             "LAUNCHER": f"/usr/bin/{package_name(tree, s.variant)}-python" if tree.wheel else "",
+            "DEV": images.dev_recipe(s.workshop, value).tag,  # whose compiler makes the preflight
         },
         repository=f"slipway-{s.workshop.checkout}-{package_name(tree, s.variant)}",
         files={
@@ -83,6 +84,8 @@ def recipe(s: Site, deb: Deb, value: base.Base) -> Recipe:
             "package.deb": deb.file if deb.file.is_file() else "",  # not made yet with --dry
             "entrypoint": s.workshop.scripts / "entrypoint",
             "about": about,
+            "preflight/preflight.c": s.workshop.scripts / "preflight.c",
+            "preflight/levels.h": preflight.header(preflight.sentences(tree, s.variant)),
         },
         labels={
             images.ALIAS: alias_of(tree, s.variant),
@@ -119,6 +122,8 @@ def prod(s: Site, deb: Deb) -> Image:
             _tag(s.workshop, made.tag, alias)
             console.say(f"{alias} is unchanged since {console.moment(known.made_at)}")
             return Image(made.tag, alias, size, known.made_at, fresh=False)
+    if not s.workshop.dry:
+        images.ensure_dev_on(s.workshop, value)
     images.build_image(s.workshop, made)
     if s.workshop.dry:
         return Image(made.tag, alias, 0, 0, fresh=True)

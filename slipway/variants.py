@@ -25,6 +25,13 @@ LEVEL_FLAGS: dict[str, tuple[str, ...]] = {
     "x86-64-v3": ("abm", "avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "movbe", "xsave"),
     "x86-64-v4": ("avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"),
 }
+# The same for people, who know their CPU by a few of them.
+LEVEL_WORDS: dict[str, str] = {
+    "x86-64": "SSE2",
+    "x86-64-v2": "SSE4.2",
+    "x86-64-v3": "AVX2, FMA",
+    "x86-64-v4": "AVX-512",
+}
 
 
 # sm_80 is the A100's (Ampere), sm_90 the H100's (Hopper); later GPUs run the newest's PTX.

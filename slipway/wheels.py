@@ -108,12 +108,6 @@ def wheel(s: Site, deb: Path) -> Wheel:
 
     :param deb: the finished Debian package of this site.
     """
-    if s.tree.wheel:
-        raise SlipwayError(
-            f"{s.tree.wheel.name} is a wheel already, as its makers built it",
-            fix=["invoke deb, or invoke prod"],
-            code=USAGE,
-        )
     name = package_name(s.tree, s.variant)
     spec = {
         "name": name,
@@ -259,5 +253,11 @@ def made(s: Site) -> Wheel:
     """Compile, package and make the wheel of a site."""
     from slipway import builds
 
+    if s.tree.wheel:
+        raise SlipwayError(
+            f"{s.tree.wheel.name} is a wheel already, as its makers built it",
+            fix=["invoke deb, or invoke prod"],
+            code=USAGE,
+        )
     builds.build(s)
     return wheel(s, packages.deb(s).file)
