@@ -136,6 +136,7 @@ def build(
     {
         "ctest-filter": "run only the C++ tests whose names match this regular expression",
         "image": "prod: make the production image, and run the tests of what is installed in it",
+        "cpu": "such as Nehalem: in the production image, all tests on that CPU, by emulation",
     },
 )
 def test(
@@ -146,6 +147,7 @@ def test(
     engine: str = "",
     ctest_filter: str = "",
     image: str = "",
+    cpu: str = "",
     gpu: str = "",
 ) -> None:
     """Build, then run the tests, offline; -- ARGS for pytest."""
@@ -153,7 +155,7 @@ def test(
 
     for site in builds.sites(workshop, variant, project, source, engine, gpu):
         with site.locked("test"):
-            testing.test(site, image, ctest_filter, arguments_after_dashes())
+            testing.test(site, image, cpu, ctest_filter, arguments_after_dashes())
 
 
 @task(VARIANT, TREE, PLACE)

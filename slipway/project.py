@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -139,6 +140,19 @@ class Tests(Part, frozen=True, kw_only=True):
     installed: tuple[str, ...] = ()
     """Files or directories beside project.yaml that pytest runs in the production image; empty:
     those of ``pytest``."""
+    scripts: tuple[str, ...] = ()
+    """Python scripts beside project.yaml with their arguments, such as ``../demo/train.py --epochs
+    5``, run in the production image with the directory they stand in; each counts as one test."""
+
+    def __post_init__(self) -> None:
+        """Refuse a line that names no script."""
+        for line in self.scripts:
+            try:
+                words = shlex.split(line)
+            except ValueError as error:
+                raise ValueError(f"scripts: '{line}' is no command line: {error}") from None
+            if not words or not words[0].endswith(".py"):
+                raise ValueError(f"scripts: '{line}' does not begin with a Python script's path")
 
 
 class Package(Part, frozen=True, kw_only=True):

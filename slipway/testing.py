@@ -229,69 +229,118 @@ def pytest_mounts() -> list[Mount]:
 PYTEST_ENVIRONMENT = {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": "/run/slipway/pytest"}
 
 
-def home_of_installed(tree: Tree) -> Path:
-    """Directory below which the tests of what is installed lie."""
-    return tree.file.parent if tree.project.test.installed else tree.source
+class Installed(Record, frozen=True):
+    """What tests the production image: paths of this machine."""
+
+    home: Path
+    """Directory that the tests are in, and that pytest starts from."""
+    tests: tuple[Path, ...]
+    scripts: tuple[tuple[Path, tuple[str, ...]], ...]
+    """Each with its arguments."""
+
+    @property
+    def mounts(self) -> list[Mount]:
+        """The directories that they stand in."""
+        homes = [*([self.home] if self.tests else []), *(path.parent for path, _ in self.scripts)]
+        return [Mount(home, readonly=True) for home in dict.fromkeys(homes)]
 
 
-def tests_of_installed(tree: Tree) -> list[Path]:
-    """The tests of what is installed; none, or one that is not there, is an error."""
+def installed(tree: Tree) -> Installed:
+    """The tests of what is installed, all of which are there."""
     wanted = tree.project.test
-    tests = [home_of_installed(tree) / path for path in wanted.installed or wanted.pytest]
-    gone = [path for path in tests if not path.exists()]
-    if gone or not tests:
+    beside = tree.file.parent
+    home = beside if wanted.installed else tree.source
+    tests = tuple(home / path for path in wanted.installed or wanted.pytest)
+    lines = [shlex.split(line) for line in wanted.scripts]
+    scripts = tuple(((beside / words[0]).resolve(), tuple(words[1:])) for words in lines)
+    gone = [path for path in (*tests, *(path for path, _ in scripts)) if not path.exists()]
+    if gone or not (tests or scripts):
         raise SlipwayError(
-            f"no tests at {gone[0]}"
-            if gone
-            else f"{tree.file} names no tests of what is installed",
-            fix=["name them under test.installed in project.yaml: paths beside it"],
+            f"no tests at {gone[0]}" if gone else f"{tree.file} names no tests for the image",
+            fix=["name them under test.installed or test.scripts in project.yaml: paths beside it"],
             code=NO_INPUT,
         )
-    return tests
+    return Installed(home, tests, scripts)
 
 
-def pytest_command(s: Site, home: Path, report: Path, arguments: Sequence[str | Path]) -> list[str]:
-    """pytest in a container that holds what is installed, and neither tree nor dev image."""
+def pytest_options(s: Site, wanted: Installed, arguments: Sequence[str]) -> list[str]:
+    """What pytest is told in a production image."""
     inside = engine.Docker(s.workshop).inside
-    options = ["-p", "no:cacheprovider", f"--rootdir={inside(home)}"]
-    command = ["python3", "-m", "pytest", *options, f"--junit-xml={inside(report)}"]
-    return [*command, *(inside(a) if isinstance(a, Path) else a for a in arguments)]
+    options = ["-p", "no:cacheprovider", f"--rootdir={inside(wanted.home)}"]
+    return [*options, *arguments, *(inside(path) for path in wanted.tests)]
+
+
+def run_scripts(s: Site, image: str, wanted: Installed, report: Path) -> int:
+    """Run the project's scripts in a production image, write a report, return the first failure."""
+    from xml.sax.saxutils import quoteattr  # 8 ms, as above
+
+    docker = engine.Docker(s.workshop)
+    cases, first = [], 0
+    for path, arguments in wanted.scripts:
+        job = Job(
+            name=f"test-image-{s.tree.project.name}-{s.variant}",
+            command=["python", docker.inside(path), *arguments],
+            mounts=[Mount(path.parent, readonly=True)],
+            env={"PYTHONDONTWRITEBYTECODE": "1"},
+            workdir="/tmp",
+            shm_size=s.workshop.settings.shm_size,
+        )
+        status = docker.run(s.given_gpu(job), image)
+        first = first or status
+        name = quoteattr(" ".join([path.name, *arguments]))
+        failed = f'<failure message="status {status}"/>' if status else ""
+        cases.append(f'<testcase classname="scripts" name={name}>{failed}</testcase>')
+    if not s.workshop.dry:
+        text = "\n".join(["<testsuite name='scripts'>", *cases, "</testsuite>", ""])
+        report.write_text(text, encoding="utf-8")
+    return first
 
 
 def test_image(s: Site, image: Image, pytest_arguments: Sequence[str] = ()) -> Tested:
     """Run the tests of what is installed, in the production image as it ships, offline.
 
-    Nothing but the tests and pytest is added: what they import is what users import.
+    Nothing but the tests and pytest is added: what they import is what users import. Arguments for
+    pytest run pytest alone.
     """
-    home, tests = home_of_installed(s.tree), tests_of_installed(s.tree)
-    report = s.reports / "image.xml"
+    wanted = installed(s.tree)
+    reports = {"pytest": s.reports / "image.xml", "scripts": s.reports / "image-scripts.xml"}
     if not s.workshop.dry:
-        report.unlink(missing_ok=True)
+        for report in reports.values():
+            report.unlink(missing_ok=True)
+    inside = engine.Docker(s.workshop).inside
+    command = ["python", "-m", "pytest", f"--junit-xml={inside(reports['pytest'])}"]
     job = Job(
         name=f"test-image-{s.tree.project.name}-{s.variant}",
-        command=pytest_command(s, home, report, [*pytest_arguments, *tests]),
-        mounts=[Mount(home, readonly=True), Mount(s.reports), *pytest_mounts()],
+        command=[*command, *pytest_options(s, wanted, pytest_arguments)],
+        mounts=[Mount(wanted.home, readonly=True), Mount(s.reports), *pytest_mounts()],
         env=PYTEST_ENVIRONMENT,
         workdir="/tmp",
         shm_size=s.workshop.settings.shm_size,
     )
     start = time.monotonic()
-    status = engine.Docker(s.workshop).run(s.given_gpu(job), image.tag)
+    status = 0
+    if wanted.tests:
+        status = engine.Docker(s.workshop).run(s.given_gpu(job), image.tag)
+    if wanted.scripts and not pytest_arguments:
+        status = run_scripts(s, image.tag, wanted, reports["scripts"]) or status
     if s.workshop.dry:
         return Tested(0, 0, (), "")
-    result = read_reports({"pytest": report})
+    result = read_reports(reports)
     judge(s, f"{image.alias}", result, status)
     console.say(
-        f"{console.bold('tested')} image {image.alias}: {result.executed} tests executed in it, "
-        f"{console.seconds(time.monotonic() - start)}, {s.shown(report)}"
+        f"{console.bold('tested')} image {image.alias}: {result.executed} tests executed in it "
+        f"({result.parts}), {console.seconds(time.monotonic() - start)}, {s.shown(s.reports)}"
     )
     return result
 
 
-def test(s: Site, image: str, ctest_filter: str, pytest_arguments: Sequence[str]) -> Tested:
+def test(
+    s: Site, image: str, cpu: str, ctest_filter: str, pytest_arguments: Sequence[str]
+) -> Tested:
     """Build a site and run its tests where it was built, or in its production image.
 
     :param image: what ``--image`` says; empty: where it was built.
+    :param cpu: what ``--cpu`` says: a CPU that is emulated in the production image.
     """
     if image and image != "prod":
         raise SlipwayError(
@@ -300,6 +349,10 @@ def test(s: Site, image: str, ctest_filter: str, pytest_arguments: Sequence[str]
             fix=["invoke test --image prod"],
             code=USAGE,
         )
+    if cpu:
+        from slipway import emulation  # which needs this module
+
+        return emulation.test(s, cpu, ctest_filter, pytest_arguments)
     builds.build(s)
     if image:
         return test_image(s, production.prod(s, packages.deb(s)), pytest_arguments)
