@@ -153,6 +153,10 @@ def test(
     """Build, then run the tests, offline; -- ARGS for pytest."""
     from slipway import builds, testing
 
+    if cpu:
+        from slipway import emulation
+
+        emulation.check_engine(workshop, engine)
     for site in builds.sites(workshop, variant, project, source, engine, gpu):
         with site.locked("test"):
             testing.test(site, image, cpu, ctest_filter, arguments_after_dashes())

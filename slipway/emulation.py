@@ -23,6 +23,7 @@ from slipway.images import file_hash, fingerprint
 from slipway.production import Image
 from slipway.project import Tree
 from slipway.records import Record
+from slipway.settings import Workshop
 from slipway.testing import Tested
 from slipway.variants import LEVEL_FLAGS, Variant
 
@@ -48,10 +49,10 @@ class Kit(Record, frozen=True):
 
     @property
     def mounts(self) -> list[Mount]:
-        """qemu and the canary, where ``scripts/emulate`` finds them."""
+        """qemu, the canary and the watch, where ``scripts/emulate`` finds them."""
         return [
             Mount(self.directory / name, target=f"{INSIDE}/{name}", readonly=True)
-            for name in ("qemu-x86_64", "canary")
+            for name in ("qemu-x86_64", "canary", "watch")
         ]
 
 
@@ -151,6 +152,20 @@ def _list(value: Any) -> list[str]:
     return [str(v) for v in value] if isinstance(value, list) else [str(value)]
 
 
+def check_engine(workshop: Workshop, wanted: str) -> None:
+    """Refuse to emulate where jobs run in place.
+
+    :param wanted: what ``--engine`` says.
+    """
+    if not isinstance(engine.place(workshop, wanted), engine.Docker):
+        raise SlipwayError(
+            "--cpu needs a container engine: the tests run in the production image",
+            cause="jobs run in place here, without a container",
+            fix=["the same command without --engine host, where docker is"],
+            code=USAGE,
+        )
+
+
 class Kinds(Record, frozen=True):
     """Which kinds of tests are run: a filter for one of them runs that one alone."""
 
@@ -167,8 +182,8 @@ def kinds(tree: Tree, ctest_filter: str, pytest_arguments: Sequence[str]) -> Kin
     ctest = bool(wanted.ctest if wanted.ctest is not None else is_cmake) and not tree.wheel
     everything = not ctest_filter and not pytest_arguments
     found = Kinds(
-        ctest=ctest and (everything or bool(ctest_filter)),
-        pytest=bool(wanted.installed or wanted.pytest) and (everything or bool(pytest_arguments)),
+        ctest=ctest and bool(everything or ctest_filter),
+        pytest=bool(wanted.installed or wanted.pytest) and bool(everything or pytest_arguments),
         scripts=bool(wanted.scripts) and everything,
         commands=wanted.commands if everything else (),
     )
@@ -185,7 +200,7 @@ def kinds(tree: Tree, ctest_filter: str, pytest_arguments: Sequence[str]) -> Kin
 def ensure_kit(s: Site) -> Kit:
     """qemu, canary and the list of CPUs, out of the dev image; kept by what they are made from."""
     scripts = s.workshop.scripts
-    rules = [file_hash(scripts / name) for name in ("emulation-kit", "canary.c")]
+    rules = [file_hash(scripts / name) for name in ("emulation-kit", "canary.c", "watch.c")]
     home = s.workshop.out / ".run" / "emulation"
     kit = Kit(home / fingerprint(s.image, rules)[:12])
     if kit.directory.is_dir():
@@ -291,13 +306,6 @@ def run(s: Site, image: Image, kit: Kit, plan: dict[str, Any], mounts: Sequence[
 
 def test(s: Site, cpu: str, ctest_filter: str, pytest_arguments: Sequence[str]) -> Tested:
     """Build a site and its production image, and run the tests there on an emulated CPU."""
-    if not isinstance(s.place, engine.Docker):
-        raise SlipwayError(
-            "--cpu needs a container engine: the tests run in the production image",
-            cause="jobs run in place here",
-            fix=[f"invoke test --variant {s.variant} --cpu {cpu}, where docker is"],
-            code=USAGE,
-        )
     wanted = kinds(s.tree, ctest_filter, pytest_arguments)
     installed = None
     if wanted.pytest or wanted.scripts:
@@ -322,6 +330,7 @@ def test(s: Site, cpu: str, ctest_filter: str, pytest_arguments: Sequence[str]) 
         "level": level,
         "qemu": f"{INSIDE}/qemu-x86_64",
         "canary": f"{INSIDE}/canary",
+        "watch": f"{INSIDE}/watch",
         "reports": inside(s.reports),
         "ctest": ctests,
         "not_run": not_run,
@@ -351,16 +360,18 @@ def test(s: Site, cpu: str, ctest_filter: str, pytest_arguments: Sequence[str]) 
         )
     started = told["started"]
     if started:
+        count = f"{len(started)} tests" if len(started) > 1 else "1 test"
         console.say(
-            f"{len(started)} tests started programs of their own, which ran on this machine's CPU: "
+            f"{count} started programs of their own, which ran on this machine's CPU: "
             f"{', '.join(started)}"
         )
+    if told["unwatched"]:
+        console.say("whether tests started programs of their own could not be seen: no ptrace here")
     result = testing.read_reports(files)
     if told["sigill"]:
         raise SlipwayError(
-            f"Illegal instruction: {len(told['sigill'])} of {result.executed} tests of {what} "
-            "died of SIGILL",
-            cause=f"{', '.join(told['sigill'])}\ncompiled for more than {cpu} has",
+            f"tests of {what} died of an illegal instruction: {', '.join(told['sigill'])}",
+            cause=f"Illegal instruction, SIGILL: something in them is compiled for more than {cpu}",
             fix=[f"invoke audit --variant {s.variant}, which names the function"],
             code=BAD_DATA,
         )
