@@ -153,10 +153,7 @@ def test(
     """Build, then run the tests, offline; -- ARGS for pytest."""
     from slipway import builds, testing
 
-    if cpu:
-        from slipway import emulation
-
-        emulation.check_engine(workshop, engine)
+    testing.check_flags(workshop, engine, image, cpu)
     for site in builds.sites(workshop, variant, project, source, engine, gpu):
         with site.locked("test"):
             testing.test(site, image, cpu, ctest_filter, arguments_after_dashes())

@@ -23,7 +23,6 @@ from slipway.images import file_hash, fingerprint
 from slipway.production import Image
 from slipway.project import Tree
 from slipway.records import Record
-from slipway.settings import Workshop
 from slipway.testing import Tested
 from slipway.variants import LEVEL_FLAGS, Variant
 
@@ -150,20 +149,6 @@ def _list(value: Any) -> list[str]:
     if value is None:
         return []
     return [str(v) for v in value] if isinstance(value, list) else [str(value)]
-
-
-def check_engine(workshop: Workshop, wanted: str) -> None:
-    """Refuse to emulate where jobs run in place.
-
-    :param wanted: what ``--engine`` says.
-    """
-    if not isinstance(engine.place(workshop, wanted), engine.Docker):
-        raise SlipwayError(
-            "--cpu needs a container engine: the tests run in the production image",
-            cause="jobs run in place here, without a container",
-            fix=["the same command without --engine host, where docker is"],
-            code=USAGE,
-        )
 
 
 class Kinds(Record, frozen=True):

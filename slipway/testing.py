@@ -16,6 +16,7 @@ from slipway.errors import BAD_DATA, NO_INPUT, USAGE, SlipwayError, nearest
 from slipway.production import Image
 from slipway.project import Tree
 from slipway.records import Record
+from slipway.settings import Workshop
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element
@@ -334,13 +335,10 @@ def test_image(s: Site, image: Image, pytest_arguments: Sequence[str] = ()) -> T
     return result
 
 
-def test(
-    s: Site, image: str, cpu: str, ctest_filter: str, pytest_arguments: Sequence[str]
-) -> Tested:
-    """Build a site and run its tests where it was built, or in its production image.
+def check_flags(workshop: Workshop, wanted: str, image: str, cpu: str) -> None:
+    """Refuse what cannot be tested, before anything is done.
 
-    :param image: what ``--image`` says; empty: where it was built.
-    :param cpu: what ``--cpu`` says: a CPU that is emulated in the production image.
+    :param wanted: what ``--engine`` says.
     """
     if image and image != "prod":
         raise SlipwayError(
@@ -349,6 +347,23 @@ def test(
             fix=["invoke test --image prod"],
             code=USAGE,
         )
+    if cpu and not isinstance(engine.place(workshop, wanted), engine.Docker):
+        raise SlipwayError(
+            "--cpu needs a container engine: the tests run in the production image",
+            cause="jobs run in place here, without a container",
+            fix=["the same command without --engine host, where docker is"],
+            code=USAGE,
+        )
+
+
+def test(
+    s: Site, image: str, cpu: str, ctest_filter: str, pytest_arguments: Sequence[str]
+) -> Tested:
+    """Build a site and run its tests where it was built, or in its production image.
+
+    :param image: what ``--image`` says; empty: where it was built.
+    :param cpu: what ``--cpu`` says: a CPU that is emulated in the production image.
+    """
     if cpu:
         from slipway import emulation  # which needs this module
 

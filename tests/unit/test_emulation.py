@@ -164,10 +164,10 @@ def test_a_project_without_a_test_that_could_be_emulated_is_an_error(tmp_path: P
 
 def test_emulating_without_an_engine_is_refused_before_anything_is_done(tmp_path: Path) -> None:
     with pytest.raises(SlipwayError) as error:
-        emulation.check_engine(make_workshop(tmp_path), "host")
+        testing.check_flags(make_workshop(tmp_path), "host", "", "Nehalem")
     assert error.value.code == 64
     assert "needs a container engine" in str(error.value.message)
-    emulation.check_engine(make_workshop(tmp_path), "docker")
+    testing.check_flags(make_workshop(tmp_path), "docker", "prod", "Nehalem")
 
 
 def test_no_two_mounts_have_one_place() -> None:
