@@ -30,12 +30,12 @@ INSIDE = "/run/slipway"  # where the kit stands in a production image
 
 # Properties of CTest's tests. What is in neither list could change a verdict, and is not run.
 HONOURED = (
-    *("WORKING_DIRECTORY", "ENVIRONMENT", "TIMEOUT", "WILL_FAIL", "DISABLED", "PROCESSORS"),
+    *("WORKING_DIRECTORY", "ENVIRONMENT", "TIMEOUT", "WILL_FAIL", "DISABLED"),
     *("PASS_REGULAR_EXPRESSION", "FAIL_REGULAR_EXPRESSION", "SKIP_REGULAR_EXPRESSION"),
     *("SKIP_RETURN_CODE", "RUN_SERIAL", "RESOURCE_LOCK"),
 )
 NO_MATTER = (
-    *("LABELS", "COST", "MEASUREMENT", "ATTACHED_FILES", "ATTACHED_FILES_ON_FAIL"),
+    *("LABELS", "COST", "PROCESSORS", "MEASUREMENT", "ATTACHED_FILES", "ATTACHED_FILES_ON_FAIL"),
     *("PROCESSOR_AFFINITY", "TIMEOUT_SIGNAL_NAME", "TIMEOUT_SIGNAL_GRACE_PERIOD"),
     "DEF_SOURCE_LINE",
 )
@@ -305,7 +305,8 @@ def test(s: Site, cpu: str, ctest_filter: str, pytest_arguments: Sequence[str]) 
     image = production.prod(s, packages.deb(s))
     start = time.monotonic()
     ctests, not_run = planned(list_ctest(s, ctest_filter)) if wanted.ctest else ([], [])
-    not_run += [{"name": line, "why": "a shell starts it natively"} for line in wanted.commands]
+    lines = [line.strip().partition("\n")[0] for line in wanted.commands]
+    not_run += [{"name": line, "why": "a shell starts it natively"} for line in lines]
     inside = engine.Docker(s.workshop).inside
     private = [f"/usr/lib/{packages.package_name(s.tree, s.variant)}"] if s.tree.wheel else []
     scripts = installed.scripts if installed and wanted.scripts else ()
