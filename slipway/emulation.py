@@ -132,7 +132,7 @@ def planned(listing: Mapping[str, Any]) -> tuple[list[dict[str, Any]], list[dict
                 "name": test["name"],
                 "command": test["command"],
                 "directory": values.get("WORKING_DIRECTORY", "/tmp"),
-                "environment": dict(e.split("=", 1) for e in _list(values.get("ENVIRONMENT"))),
+                "environment": _variables(_list(values.get("ENVIRONMENT"))),
                 "timeout": float(values.get("TIMEOUT", 0)),
                 "will_fail": bool(values.get("WILL_FAIL", False)),
                 "skip_code": values.get("SKIP_RETURN_CODE"),
@@ -149,6 +149,11 @@ def _list(value: Any) -> list[str]:
     if value is None:
         return []
     return [str(v) for v in value] if isinstance(value, list) else [str(value)]
+
+
+def _variables(lines: Iterable[str]) -> dict[str, str]:
+    parts = (line.partition("=") for line in lines)
+    return {name: value for name, _, value in parts}
 
 
 class Kinds(Record, frozen=True):
