@@ -77,6 +77,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """/dev/shm of containers that run programs; docker's own default is 64 MB."""
     pull_wait_s: int = 10
     """Seconds a registry may take to begin to answer before a pull is given up."""
+    book_port: int = 8888
+    """Where `read` serves the book: this port of 127.0.0.1, or the next free one."""
     budgets: Budgets = Budgets()
 
 
