@@ -144,7 +144,7 @@ def test_the_image_s_own_url_is_the_same() -> None:
 @pytest.mark.parametrize(
     "said",
     [
-        "docker: Error response from daemon: Bind for 127.0.0.1:8888 failed: port is already allocated.",
+        "docker: driver failed: Bind for 127.0.0.1:8888 failed: port is already allocated.",
         "Error starting userland proxy: listen tcp4 127.0.0.1:8888: bind: address already in use.",
     ],
 )
