@@ -30,7 +30,7 @@ VERSION = Version(
 )
 SCRIPTS = (
     *("apt-install", "cuda-install", "pip-install", "packages-dev.txt", "build", "test", "deb"),
-    *("stage", "arrange", "check-requirements", "entrypoint"),
+    *("stage", "arrange", "check-requirements", "entrypoint", "book"),
 )
 
 
@@ -40,9 +40,11 @@ def make_workshop(root: Path, **settings: Any) -> Workshop:
     for name in SCRIPTS:
         (root / "scripts" / name).write_text(f"{name}\n")
     for name in (
+        "Dockerfile.book",
         "Dockerfile.dev",
         "Dockerfile.prod",
         "requirements-image.txt",
+        "requirements-book.txt",
         "requirements-cuda.txt",
     ):
         (root / name).write_text(f"{name}\n")
