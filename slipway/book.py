@@ -25,6 +25,7 @@ from slipway.errors import BAD_CONFIG, BAD_DATA, NO_INPUT, USAGE, SlipwayError, 
 from slipway.images import Recipe, file_hash, fingerprint
 from slipway.production import Image
 from slipway.project import Tree, find
+from slipway.reading import alias_of, receipt_of
 from slipway.records import Record
 from slipway.settings import Workshop
 
@@ -283,11 +284,6 @@ def has_book(workshop: Workshop, tree: Tree) -> bool:
     return named and tree.file == find(workshop, "")
 
 
-def alias_of(tree: Tree) -> str:
-    """``oar-book:1.2.0``: what people type."""
-    return f"{tree.project.name}-book:{tree.version.tag}"
-
-
 # -- the images
 
 
@@ -306,6 +302,9 @@ def reader_recipe(s: Site, prod: str, dev: str) -> Recipe:
         arguments={"DEV": dev},
         files={
             "tools/pip-install": scripts / "pip-install",
+            "read-book": scripts / "read-book",
+            "jupyter/overrides.json": scripts / "jupyter" / "overrides.json",
+            "jupyter/page_config.json": scripts / "jupyter" / "page_config.json",
             "requirements-book.txt": root / "requirements-book.txt",
         },
         repository=f"slipway-{s.workshop.checkout}-{s.tree.project.name}-reader",
@@ -575,7 +574,7 @@ def _image(s: Site, made: Recipe, bench: Bench, start: float) -> Image:
     """The book's image, built unless it is here already and nothing changed."""
     alias = alias_of(s.tree)
     budget = s.workshop.settings.budgets.book_mb
-    receipt_file = bench.out / "receipts" / "book.json"
+    receipt_file = receipt_of(s.workshop, s.tree.project.name)
     here = engine.inspect_images(made.tag)
     known = receipts.read(receipt_file, made.tag)
     if made.tag in here and known and int(here[made.tag]["Size"]) <= budget * 1e6:

@@ -32,6 +32,7 @@ from slipway.settings import ENGINES, Workshop
 
 MARKER = Path("/etc/slipway-dev")  # stands in the dev image and nowhere else
 LABEL = "slipway.checkout"
+EVERYWHERE = "0.0.0.0"  # noqa: S104  # only where a job says lan
 DOCKER_FAILED = 125  # docker run's own status when no program was started
 
 PROXIES = tuple(
@@ -133,6 +134,11 @@ class Job(Record, frozen=True):
     """Only one of its name runs at a time, under a lock; else its name gets the process id."""
     inherit: Sequence[str] = ()
     """Variables passed on from the environment by name, so that no value is printed."""
+    stays: bool = False
+    """It goes on when the task has ended, and its container, with what it said, until removed."""
+    labels: Mapping[str, str] = msgspec.field(default_factory=dict)
+    lan: bool = False
+    """Its ports answer at every address of this machine, not at 127.0.0.1 alone."""
 
 
 class Place(Protocol):
@@ -172,7 +178,10 @@ def run_arguments(
     :param terminal: both ends are a terminal, so the program may draw on it.
     """
     name = container_name(job, checkout)
-    argv = ["run", "--rm", "--init", "--name", name, "--label", f"{LABEL}={checkout}"]
+    ends = ["--detach", "--restart", "no"] if job.stays else ["--rm"]
+    argv = ["run", *ends, "--init", "--name", name, "--label", f"{LABEL}={checkout}"]
+    for key, value in job.labels.items():
+        argv += ["--label", f"{key}={value}"]
     if job.interactive:
         argv.append("--interactive")
     if terminal:
@@ -180,7 +189,7 @@ def run_arguments(
     if not job.network:
         argv += ["--network", "none"]
     for port in job.ports:
-        argv += ["--publish", f"127.0.0.1:{port}"]
+        argv += ["--publish", f"{EVERYWHERE if job.lan else '127.0.0.1'}:{port}"]
     if job.shm_size:
         argv += ["--shm-size", job.shm_size]
     if user.uid:
@@ -341,6 +350,15 @@ def inspect_images(*references: str) -> dict[str, dict[str, Any]]:
     return found
 
 
+def inspect_container(name: str) -> dict[str, Any] | None:
+    """What ``docker container inspect`` says of a container; None when there is none."""
+    answer = ask_socket(f"/containers/{quote(name)}/json")
+    if answer is None:
+        text = ask(["container", "inspect", name], "look for a container", missing_ok=True)
+        answer = next(iter(json.loads(text or "[]")), {})
+    return answer if "Id" in answer else None
+
+
 class Docker(Record, frozen=True):
     """Jobs run in containers of the docker engine."""
 
@@ -350,10 +368,9 @@ class Docker(Record, frozen=True):
         """See ``path_inside``."""
         return path_inside(path, self.workshop.root)
 
-    def run(self, job: Job, image: str, heard: processes.Heard | None = None) -> int:
-        """Run ``job`` in a container that is gone afterwards, whatever ends it."""
-        docker, user = client(), caller()
-        name = container_name(job, self.workshop.checkout)
+    def _prepared(self, job: Job, image: str) -> list[str]:
+        """The command that runs ``job``, shown; what it mounts is made."""
+        user = caller()
         identity = self.workshop.out / ".run" / f"uid-{user.uid}"
         arguments = run_arguments(
             job,
@@ -364,15 +381,33 @@ class Docker(Record, frozen=True):
             identity=identity,
             terminal=on_terminal() if job.interactive else sys.stdout.isatty(),
         )
-        console.show_command([docker, *arguments])
+        argv = [client(), *arguments]
+        console.show_command(argv)
+        if user.uid and not self.workshop.dry:
+            write_identity(user, identity)
+        return argv
+
+    def start(self, job: Job, image: str, env: Mapping[str, str]) -> str:
+        """Start a ``job`` that stays, and come back; docker's words when it cannot be started.
+
+        :param env: values of what the job inherits.
+        """
+        argv = self._prepared(job, image)
+        if self.workshop.dry:
+            return ""
+        answer = processes.look(argv, env=env)
+        return "" if answer.returncode == 0 else answer.stderr or f"status {answer.returncode}"
+
+    def run(self, job: Job, image: str, heard: processes.Heard | None = None) -> int:
+        """Run ``job`` in a container that is gone afterwards, whatever ends it."""
+        name = container_name(job, self.workshop.checkout)
+        argv = self._prepared(job, image)
         if self.workshop.dry:
             return 0
-        if user.uid:
-            write_identity(user, identity)
 
         def start() -> int:
             return processes.call(
-                [docker, *arguments],
+                argv,
                 stdin=None if job.interactive else subprocess.DEVNULL,
                 show=self._shown(job),
                 heard=heard,

@@ -14,6 +14,7 @@ from slipway import (
     images,
     packages,
     production,
+    reading,
     receipts,
     setup,
     testing,
@@ -83,7 +84,7 @@ def everything(
                 if made:
                     chapters.append((site, made))
                 else:
-                    summary.not_made.append(f"the book {book.alias_of(tree)}")
+                    summary.not_made.append(f"the book {reading.alias_of(tree)}")
         for site, made in chapters:
             _book(site, made, summary)
     if workshop.dry:

@@ -90,6 +90,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     book: str = "book"
     """Directory of the book's chapters; empty, or not there: no book."""
     book_limits: Limits = Limits()
+    book_port: int = 8888
+    """Where `read` serves the book: this port of 127.0.0.1, or the next free one."""
     budgets: Budgets = Budgets()
 
 
