@@ -29,7 +29,7 @@ from slipway.reading import alias_of, receipt_of
 from slipway.records import Record
 from slipway.settings import Workshop
 
-VARIANT = "cpu"  # PaddlePaddle's wheel is compiled for CPUs with AVX
+VARIANT = "cpu"  # the wheels that the chapters import are compiled for CPUs with AVX
 CELL = re.compile(r"\{code-cell\}( ipython3)?")
 # What a fence may hold that is shown and not executed; every one is known to Pygments.
 LANGUAGES = (
