@@ -558,8 +558,11 @@ def _make(
     start = time.monotonic()
     stale = [page for page in chosen if not receipts.read(bench.receipt(page), bench.key(page))]
     if (stale or chosen == pages) and reader.tag not in engine.inspect_images(reader.tag):
-        console.say("adding what the book needs to the production image")
-        images.build_image(s.workshop, reader)
+        console.say("adding what the book needs to the production image (once, 300 MB are fetched)")
+        fix = (
+            "check mirrors.pip in invoke.yaml: the wheels of requirements-book.txt are fetched once"
+        )
+        images.build_image(s.workshop, reader, fix=fix)
     for page in chosen:
         execute(bench, page)
     if chosen != pages:

@@ -88,7 +88,11 @@ x = 1
     [
         ("```\nx\n```\n", 0, "a code fence without a language: write text, python or bash"),
         ("a\n\n~~~\nx\n~~~\n", 2, "a code fence without a language"),
-        ("```pyhton\nx\n```\n", 0, "no language 'pyhton' for a code fence; did you mean 'python'?"),
+        (
+            "```pythonn\nx\n```\n",
+            0,
+            "no language 'pythonn' for a code fence; did you mean 'python'?",
+        ),
         ("```{note}\nx\n```\n", 0, "a fence '{note}' that notebooks do not have"),
         ("```{code-cell} julia\nx\n```\n", 0, "a fence '{code-cell} julia' that notebooks do not"),
         ("```python\nx\n", 0, "a code fence without an end"),
