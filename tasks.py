@@ -184,6 +184,17 @@ def wheel(
                 wheels.made(site)
 
 
+@task(
+    PROJECT,
+    {"chapter": "execute only these, by number or name, with commas, and make no image"},
+)
+def book(workshop: Workshop, chapter: str = "", project: str = "") -> None:
+    """Execute the book's chapters, then make pages and image."""
+    from slipway import book as subject
+
+    subject.book(workshop, chapter, project)
+
+
 @task(VARIANT, TREE)
 def prod(workshop: Workshop, variant: str = "", project: str = "", source: str = "") -> None:
     """Make a production image with the Debian package in it."""
@@ -335,22 +346,8 @@ def all_(
 
 
 namespace = Collection(
-    setup,
-    doctor,
-    init,
-    dev,
-    build,
-    test,
-    deb,
-    wheel,
-    prod,
-    audit,
-    run,
-    read,
-    shell,
-    ps,
-    stop,
-    clean,
+    *(setup, doctor, init, dev, build, test, deb, wheel, prod, audit, run),
+    *(book, read, shell, ps, stop, clean),
 )
 if (ROOT / "benchmarks").is_dir():  # not where a library has adopted Slipway
     namespace.add_task(bench)

@@ -6,7 +6,19 @@ import time
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 
-from slipway import builds, console, engine, images, packages, production, receipts, setup, testing
+from slipway import (
+    book,
+    builds,
+    console,
+    engine,
+    images,
+    packages,
+    production,
+    reading,
+    receipts,
+    setup,
+    testing,
+)
 from slipway.builds import Site
 from slipway.errors import BAD_DATA, UNAVAILABLE, SlipwayError
 from slipway.images import fingerprint
@@ -56,6 +68,7 @@ def everything(
             size = 0 if workshop.dry else int(engine.inspect_images(image)[image]["Size"])
             summary.add("dev image", "all", image, size, start)
         seen = {image}
+        chapters: list[tuple[Site, production.Image]] = []
         for name in variants:
             inside = image
             if contained:
@@ -65,7 +78,15 @@ def everything(
                     seen.add(inside)
                     size = 0 if workshop.dry else int(engine.inspect_images(inside)[inside]["Size"])
                     summary.add("its image", name, inside, size, start)
-            _one(Site(workshop, tree, name, place, inside, links), summary)
+            site = Site(workshop, tree, name, place, inside, links)
+            made = _one(site, summary)
+            if name == book.VARIANT and book.has_book(workshop, tree):
+                if made:
+                    chapters.append((site, made))
+                else:
+                    summary.not_made.append(f"the book {reading.alias_of(tree)}")
+        for site, made in chapters:
+            _book(site, made, summary)
     if workshop.dry:
         return
     console.say()
@@ -87,8 +108,18 @@ def everything(
         )
 
 
-def _one(site: Site, summary: Summary) -> None:
-    """Every step of one variant."""
+def _book(site: Site, image: production.Image, summary: Summary) -> None:
+    """The book, at the end: what fails in a chapter keeps nobody from the library."""
+    start = time.monotonic()
+    with site.locked("all"):
+        made = book.make(site, image)
+    if made:
+        result = _since(made.alias, made.fresh, made.made_at)
+        summary.add("book", site.variant, result, made.size, start)
+
+
+def _one(site: Site, summary: Summary) -> production.Image | None:
+    """Every step of one variant; its image, where one was made."""
     with site.locked("all"):
         start = time.monotonic()
         built = builds.build(site)
@@ -108,7 +139,7 @@ def _one(site: Site, summary: Summary) -> None:
         alias = production.alias_of(site.tree, site.variant)
         if not isinstance(site.place, engine.Docker):
             summary.not_made.append(f"image {alias}")
-            return
+            return None
         start = time.monotonic()
         image = production.prod(site, deb)
         result = _since(alias, image.fresh, image.made_at)
@@ -120,6 +151,7 @@ def _one(site: Site, summary: Summary) -> None:
             summary.add("test image", site.variant, _image_tests(site, image), 0, start)
         elif not testing.has_tests(site.tree):
             summary.is_untested = True
+        return image
 
 
 def _since(what: str, fresh: bool, made_at: float) -> str:

@@ -27,7 +27,7 @@ from slipway.receipts import files_below
 from slipway.records import Record
 from slipway.settings import Workshop
 
-KINDS = ("base", "dev", "runtime", "prod")  # each may be built FROM one before it
+KINDS = ("base", "dev", "runtime", "prod", "reader", "book")  # each may be built FROM one before it
 READ = "read"  # below out/: what people wrote
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
@@ -189,7 +189,7 @@ def clean(
     name = read(find(workshop, project)).name
     _remove(workshop, _directory(workshop.out / name))
     if images:
-        for thing in _images(workshop, kinds=("runtime", "prod")):
+        for thing in _images(workshop, kinds=KINDS[KINDS.index("runtime") :]):
             _remove(workshop, thing)
 
 
