@@ -170,6 +170,7 @@ def test_a_second_call_finds_the_first(reader: Checkout, port: int, client: Any)
     assert container.attrs["HostConfig"]["RestartPolicy"]["Name"] in ("no", "")
     refused(read(reader, port, "--lan"), 73, "to this machine alone", "invoke read --stop")
     refused(read(reader, port, "--work", "elsewhere"), 73, "with the work folder", "--work")
+    assert not (reader.root / "elsewhere").exists()
     assert [c.id for c in containers(client, reader)] == [container.id]
     assert token_of(url_of(first)) not in first.split("reading at")[0]  # as docker was called
 
