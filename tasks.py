@@ -190,6 +190,17 @@ def wheel(
                 wheels.made(site)
 
 
+@task(
+    PROJECT,
+    {"chapter": "execute only these, by number or name, with commas, and make no image"},
+)
+def book(workshop: Workshop, chapter: str = "", project: str = "") -> None:
+    """Execute the book's chapters, then make pages and image."""
+    from slipway import book as subject
+
+    subject.book(workshop, chapter, project)
+
+
 @task(VARIANT, TREE)
 def prod(workshop: Workshop, variant: str = "", project: str = "", source: str = "") -> None:
     """Make a production image with the Debian package in it."""
@@ -259,6 +270,29 @@ def shell(
     builds.shell(workshop, variant, project, source, network, gpu, arguments_after_dashes())
 
 
+@task(
+    PROJECT,
+    {
+        "work": "folder for your notebooks (default: out/read/, by project)",
+        "no-open": "print the URL, and open no browser",
+        "lan": "let other machines of the network in, by a URL with the same token",
+        "stop": "stop serving it",
+    },
+)
+def read(
+    workshop: Workshop,
+    project: str = "",
+    work: str = "",
+    no_open: bool = False,
+    lan: bool = False,
+    stop: bool = False,
+) -> None:
+    """Serve the book, and open it in a browser."""
+    from slipway import reading
+
+    reading.read(workshop, project, work, no_open=no_open, lan=lan, stop_it=stop)
+
+
 @task()
 def ps(workshop: Workshop) -> None:
     """Show what is ours: containers, images, disk."""
@@ -326,7 +360,8 @@ def all_(
 
 
 namespace = Collection(
-    setup, doctor, init, dev, build, test, deb, wheel, prod, audit, run, shell, ps, stop, clean
+    *(setup, doctor, init, dev, build, test, deb, wheel, prod, audit, run),
+    *(book, read, shell, ps, stop, clean),
 )
 if (ROOT / "benchmarks").is_dir():  # not where a library has adopted Slipway
     namespace.add_task(bench)

@@ -20,6 +20,7 @@ FOLDER = "slipway"
 # All that is in the folder: three files are made for it (see adopt), the others are copied.
 CONTENTS = (
     ".gitignore",
+    "Dockerfile.book",
     "Dockerfile.dev",
     "Dockerfile.prod",
     "LICENSE",
@@ -27,6 +28,8 @@ CONTENTS = (
     "go",
     "invoke.yaml",
     "project.yaml",
+    "requirements-book.in",
+    "requirements-book.txt",
     "requirements-cuda.in",
     "requirements-cuda.txt",
     "requirements-image.in",

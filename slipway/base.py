@@ -1,6 +1,6 @@
 """Where the base image comes from: found here, pulled, pulled through the mirror, or bootstrapped.
 
-``ensure_base`` is the only function that pulls an image that is not ours.
+``pulled`` is the only function that fetches an image from a registry.
 """
 
 from __future__ import annotations
@@ -48,12 +48,16 @@ def bootstrapped_tag(reference: str) -> str:
     return f"slipway-base:{re.sub(r'[^A-Za-z0-9_.-]', '-', reference)}"
 
 
+def places(workshop: Workshop, reference: str) -> list[str]:
+    """What an image is pulled as: by its own name, then from the mirror, if there is one."""
+    mirror = workshop.settings.mirrors.registry
+    return [reference, *([f"{mirror.rstrip('/')}/{official(reference)}"] if mirror else [])]
+
+
 def candidates(workshop: Workshop) -> list[str]:
     """Tags under which the base may be found on this machine, best first."""
     reference = workshop.settings.base
-    mirror = workshop.settings.mirrors.registry
-    mirrored = [f"{mirror.rstrip('/')}/{official(reference)}"] if mirror else []
-    return [reference, *mirrored, bootstrapped_tag(reference)]
+    return [*places(workshop, reference), bootstrapped_tag(reference)]
 
 
 def official(reference: str) -> str:
@@ -82,13 +86,10 @@ def ensure_base(workshop: Workshop) -> Base:
     here = found(workshop, inspect_images(*candidates(workshop)))
     if here:
         return here
-    reference, tried = workshop.settings.base, []
-    for source in candidates(workshop)[:-1]:
-        why = pull(source, workshop.settings.pull_wait_s, dry=workshop.dry)
-        if not why:
-            return Base(source, "") if workshop.dry else _inspected(source)
-        tried.append(f"pull {source}: {why}")
-        console.say(f"no {source} from its registry: {why}")
+    reference = workshop.settings.base
+    source, tried = pulled(workshop, reference)
+    if source:
+        return Base(source, "") if workshop.dry else _inspected(source)
     suite = suite_of(reference)
     if not suite:
         raise SlipwayError(
@@ -97,6 +98,18 @@ def ensure_base(workshop: Workshop) -> Base:
             fix=["check base and mirrors.registry in invoke.yaml", f"docker pull {reference}"],
         )
     return bootstrap(workshop, suite, tried)
+
+
+def pulled(workshop: Workshop, reference: str) -> tuple[str, list[str]]:
+    """The name under which an image was pulled, empty when nobody has it; and what was tried."""
+    tried: list[str] = []
+    for source in places(workshop, reference):
+        why = pull(source, workshop.settings.pull_wait_s, dry=workshop.dry)
+        if not why:
+            return source, tried
+        tried.append(f"pull {source}: {why}")
+        console.say(f"no {source} from its registry: {why}")
+    return "", tried
 
 
 def _inspected(reference: str) -> Base:

@@ -32,6 +32,7 @@ from slipway.settings import ENGINES, Workshop
 
 MARKER = Path("/etc/slipway-dev")  # stands in the dev image and nowhere else
 LABEL = "slipway.checkout"
+EVERYWHERE = "0.0.0.0"  # noqa: S104  # only where a job says lan
 DOCKER_FAILED = 125  # docker run's own status when no program was started
 
 PROXIES = tuple(
@@ -135,6 +136,11 @@ class Job(Record, frozen=True):
     """Variables passed on from the environment by name, so that no value is printed."""
     gpu: tuple[str, ...] = ()
     """Arguments that give the container the GPUs, as ``slipway.gpu`` has decided."""
+    stays: bool = False
+    """It goes on when the task has ended, and its container, with what it said, until removed."""
+    labels: Mapping[str, str] = msgspec.field(default_factory=dict)
+    lan: bool = False
+    """Its ports answer at every address of this machine, not at 127.0.0.1 alone."""
 
 
 class Place(Protocol):
@@ -174,7 +180,10 @@ def run_arguments(
     :param terminal: both ends are a terminal, so the program may draw on it.
     """
     name = container_name(job, checkout)
-    argv = ["run", "--rm", "--init", "--name", name, "--label", f"{LABEL}={checkout}"]
+    ends = ["--detach", "--restart", "no"] if job.stays else ["--rm"]
+    argv = ["run", *ends, "--init", "--name", name, "--label", f"{LABEL}={checkout}"]
+    for key, value in job.labels.items():
+        argv += ["--label", f"{key}={value}"]
     if job.interactive:
         argv.append("--interactive")
     if terminal:
@@ -182,7 +191,7 @@ def run_arguments(
     if not job.network:
         argv += ["--network", "none"]
     for port in job.ports:
-        argv += ["--publish", f"127.0.0.1:{port}"]
+        argv += ["--publish", f"{EVERYWHERE if job.lan else '127.0.0.1'}:{port}"]
     if job.shm_size:
         argv += ["--shm-size", job.shm_size]
     argv += job.gpu
@@ -352,6 +361,15 @@ def inspect_images(*references: str) -> dict[str, dict[str, Any]]:
     return found
 
 
+def inspect_container(name: str) -> dict[str, Any] | None:
+    """What ``docker container inspect`` says of a container; None when there is none."""
+    answer = ask_socket(f"/containers/{quote(name)}/json")
+    if answer is None:
+        text = ask(["container", "inspect", name], "look for a container", missing_ok=True)
+        answer = next(iter(json.loads(text or "[]")), {})
+    return answer if "Id" in answer else None
+
+
 class Docker(Record, frozen=True):
     """Jobs run in containers of the docker engine."""
 
@@ -389,19 +407,30 @@ class Docker(Record, frozen=True):
             remove_container(name)
         return done
 
+    def start(self, job: Job, image: str, env: Mapping[str, str]) -> str:
+        """Start a ``job`` that stays, and come back; docker's words when it cannot be started.
+
+        :param env: values of what the job inherits.
+        """
+        argv = [client(), *self._arguments(job, image, terminal=False)]
+        console.show_command(argv)
+        if self.workshop.dry:
+            return ""
+        answer = processes.look(argv, env=env)
+        return "" if answer.returncode == 0 else answer.stderr or f"status {answer.returncode}"
+
     def run(self, job: Job, image: str, heard: processes.Heard | None = None) -> int:
         """Run ``job`` in a container that is gone afterwards, whatever ends it."""
-        docker = client()
         name = container_name(job, self.workshop.checkout)
         terminal = on_terminal() if job.interactive else sys.stdout.isatty()
-        arguments = self._arguments(job, image, terminal=terminal)
-        console.show_command([docker, *arguments])
+        argv = [client(), *self._arguments(job, image, terminal=terminal)]
+        console.show_command(argv)
         if self.workshop.dry:
             return 0
 
         def start() -> int:
             return processes.call(
-                [docker, *arguments],
+                argv,
                 stdin=None if job.interactive else subprocess.DEVNULL,
                 show=self._shown(job),
                 heard=heard,

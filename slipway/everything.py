@@ -7,6 +7,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 from slipway import (
+    book,
     builds,
     console,
     engine,
@@ -14,6 +15,7 @@ from slipway import (
     images,
     packages,
     production,
+    reading,
     receipts,
     setup,
     testing,
@@ -69,6 +71,7 @@ def everything(
             size = 0 if workshop.dry else int(engine.inspect_images(image)[image]["Size"])
             summary.add("dev image", "all", image, size, start)
         seen = {image}
+        chapters: list[tuple[Site, production.Image]] = []
         for name in variants:
             inside = image
             if contained:
@@ -79,7 +82,15 @@ def everything(
                     size = 0 if workshop.dry else int(engine.inspect_images(inside)[inside]["Size"])
                     summary.add("its image", name, inside, size, start)
             answer = gpu.decide(workshop, mode, place, inside, tree.variants[name])
-            _one(Site(workshop, tree, name, place, inside, links, answer), summary)
+            site = Site(workshop, tree, name, place, inside, links, answer)
+            made = _one(site, summary)
+            if name == book.VARIANT and book.has_book(workshop, tree):
+                if made:
+                    chapters.append((site, made))
+                else:
+                    summary.not_made.append(f"the book {reading.alias_of(tree)}")
+        for site, made in chapters:
+            _book(site, made, summary)
     if workshop.dry:
         return
     console.say()
@@ -101,8 +112,18 @@ def everything(
         )
 
 
-def _one(site: Site, summary: Summary) -> None:
-    """Every step of one variant."""
+def _book(site: Site, image: production.Image, summary: Summary) -> None:
+    """The book, at the end: what fails in a chapter keeps nobody from the library."""
+    start = time.monotonic()
+    with site.locked("all"):
+        made = book.make(site, image)
+    if made:
+        result = _since(made.alias, made.fresh, made.made_at)
+        summary.add("book", site.variant, result, made.size, start)
+
+
+def _one(site: Site, summary: Summary) -> production.Image | None:
+    """Every step of one variant; its image, where one was made."""
     with site.locked("all"):
         start = time.monotonic()
         built = builds.build(site)
@@ -122,7 +143,7 @@ def _one(site: Site, summary: Summary) -> None:
         alias = production.alias_of(site.tree, site.variant)
         if not isinstance(site.place, engine.Docker):
             summary.not_made.append(f"image {alias}")
-            return
+            return None
         start = time.monotonic()
         image = production.prod(site, deb)
         result = _since(alias, image.fresh, image.made_at)
@@ -134,6 +155,7 @@ def _one(site: Site, summary: Summary) -> None:
             summary.add("test image", site.variant, _image_tests(site, image), 0, start)
         elif not testing.has_tests(site.tree):
             summary.is_untested = True
+        return image
 
 
 def _since(what: str, fresh: bool, made_at: float) -> str:

@@ -27,7 +27,8 @@ from slipway.receipts import files_below
 from slipway.records import Record
 from slipway.settings import Workshop
 
-KINDS = ("base", "dev", "runtime", "prod")  # each may be built FROM one before it
+KINDS = ("base", "dev", "runtime", "prod", "reader", "book")  # each may be built FROM one before it
+READ = "read"  # below out/: what people wrote
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
 
@@ -188,13 +189,15 @@ def clean(
     name = read(find(workshop, project)).name
     _remove(workshop, _directory(workshop.out / name))
     if images:
-        for thing in _images(workshop, kinds=("runtime", "prod")):
+        for thing in _images(workshop, kinds=KINDS[KINDS.index("runtime") :]):
             _remove(workshop, thing)
 
 
 def _things(workshop: Workshop) -> list[Thing]:
     things = _images(workshop, kinds=())
     for project in sorted(workshop.out.glob("[!.]*")):
+        if project.name == READ:  # notebooks of a reader's: nobody can make them again
+            continue
         things += [_directory(v) for v in sorted(project.iterdir()) if v.is_dir()]
     things += [_directory(d) for d in sorted(workshop.dist.glob("[!.]*"))]
     return [t for t in things if t.size]

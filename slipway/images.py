@@ -259,10 +259,10 @@ def remove(tag: str) -> None:
 
 
 def largest(workshop: Workshop, tag: str, number: int) -> list[tuple[str, float]]:
-    """The Debian packages that take most in an image: name and MB installed."""
-    script = "dpkg-query -Wf '${Installed-Size}\\t${Package}\\n' | sort -rn | head -n " + str(
-        number
-    )
+    """The packages that take most in an image, Debian's and the book's: name and MB installed."""
+    debian = "dpkg-query -Wf '${Installed-Size}\\t${Package}\\n'"
+    wheels = "du -sk /opt/book/lib/python3*/site-packages/* 2>/dev/null"
+    script = f"{{ {debian}; {wheels}; }} | sort -rn | head -n {number}"
     run = ["run", "--rm", "--network", "none", "--label", f"{LABEL}={workshop.checkout}"]
     answer = ask([*run, "--entrypoint", "sh", tag, "-c", script], "list what is in the image")
     rows = [line.split("\t") for line in answer.splitlines()]

@@ -71,6 +71,17 @@ def watch_signals() -> None:
             signal.signal(number, _watch.handle)
 
 
+@contextlib.contextmanager
+def undone(undo: Callable[[], None]) -> Iterator[None]:
+    """When what is inside fails or is stopped, ``undo``, to its end whatever signals come."""
+    try:
+        yield
+    except BaseException:
+        with _watch.deferred():
+            undo()
+        raise
+
+
 class Heard:
     """The last of what a child said, for an error that explains it; it is shown all the same."""
 

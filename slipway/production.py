@@ -119,7 +119,7 @@ def prod(s: Site, deb: Deb) -> Image:
     if made.tag in here and known:
         size = int(here[made.tag]["Size"])
         if size <= budget * 1e6:
-            _tag(s.workshop, made.tag, alias)
+            name(s.workshop, made.tag, alias)
             console.say(f"{alias} is unchanged since {console.moment(known.made_at)}")
             return Image(made.tag, alias, size, known.made_at, fresh=False)
     if not s.workshop.dry:
@@ -135,7 +135,7 @@ def prod(s: Site, deb: Deb) -> Image:
     except SlipwayError:
         images.remove(made.tag)  # as one over its budget: nothing unproven is kept
         raise
-    _tag(s.workshop, made.tag, alias)
+    name(s.workshop, made.tag, alias)
     before = receipts.facts(receipt_file)
     receipt = receipts.write(receipt_file, inputs, {"tag": made.tag, "alias": alias})
     if before.get("alias") == alias and before["tag"] != made.tag:
@@ -147,7 +147,8 @@ def prod(s: Site, deb: Deb) -> Image:
     return Image(made.tag, alias, size, receipt.made_at, fresh=True)
 
 
-def _tag(workshop: Workshop, tag: str, alias: str) -> None:
+def name(workshop: Workshop, tag: str, alias: str) -> None:
+    """Give an image the name that people type."""
     if workshop.dry:
         return
     answer = processes.look([engine.client(), "tag", tag, alias])

@@ -52,6 +52,16 @@ class Budgets(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     image_mb: int = 170
     wheel_mb: int = 100
     """The largest file that the Python Package Index takes unasked."""
+    book_mb: int = 1600
+
+
+class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What the execution of a chapter of the book may take."""
+
+    cell_s: int = 90
+    chapter_s: int = 180
+    output_kb: int = 2000
+    """What one cell may print and draw."""
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -81,6 +91,11 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """/dev/shm of containers that run programs; docker's own default is 64 MB."""
     pull_wait_s: int = 10
     """Seconds a registry may take to begin to answer before a pull is given up."""
+    book: str = "book"
+    """Directory of the book's chapters; empty, or not there: no book."""
+    book_limits: Limits = Limits()
+    book_port: int = 8888
+    """Where `read` serves the book: this port of 127.0.0.1, or the next free one."""
     budgets: Budgets = Budgets()
 
 

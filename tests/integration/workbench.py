@@ -74,7 +74,9 @@ class Checkout:
             keep = ("PIP_", "SSL_", "REQUESTS_", "CURL_", "DOCKER_", *PROXIES)
             env = {k: v for k, v in env.items() if k.startswith(keep)}
             env |= {"HOME": str(self.user.home), "PATH": PLAIN_PATH}
-        return {**env, "PYTHONDONTWRITEBYTECODE": "1", **(more or {})}
+        # The book takes minutes; it has tests of its own.
+        own = {"PYTHONDONTWRITEBYTECODE": "1", "INVOKE_BOOK": ""}
+        return {**env, **own, **(more or {})}
 
     def popen(self, *argv: str, **more: Any) -> subprocess.Popen[str]:
         """Start any program as this checkout's user, in a process group of its own."""

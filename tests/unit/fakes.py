@@ -31,7 +31,8 @@ VERSION = Version(
 SCRIPTS = (
     *("apt-install", "cuda-install", "pip-install", "packages-dev.txt", "build", "test", "deb"),
     *("stage", "arrange", "check-requirements", "entrypoint", "gpu-probe", "preflight.c"),
-    *("emulate", "emulation-kit", "canary.c", "watch.c"),
+    *("emulate", "emulation-kit", "canary.c", "watch.c", "book", "read-book"),
+    *("jupyter/overrides.json", "jupyter/page_config.json"),
 )
 
 
@@ -39,11 +40,14 @@ def make_workshop(root: Path, **settings: Any) -> Workshop:
     """A checkout with files where recipes and fingerprints look for them."""
     (root / "scripts").mkdir(parents=True, exist_ok=True)
     for name in SCRIPTS:
+        (root / "scripts" / name).parent.mkdir(exist_ok=True)
         (root / "scripts" / name).write_text(f"{name}\n")
     for name in (
+        "Dockerfile.book",
         "Dockerfile.dev",
         "Dockerfile.prod",
         "requirements-image.txt",
+        "requirements-book.txt",
         "requirements-cuda.txt",
     ):
         (root / name).write_text(f"{name}\n")

@@ -88,6 +88,18 @@ def test_ports_are_bound_to_loopback_only() -> None:
     assert values(argv, "--publish") == ["127.0.0.1:8888:8888", "127.0.0.1:2222:22"]
 
 
+def test_only_a_job_that_says_so_is_reached_from_the_network() -> None:
+    argv = arguments(network=True, lan=True, ports=["8888:8888"])
+    assert values(argv, "--publish") == ["0.0.0.0:8888:8888"]
+
+
+def test_a_job_that_stays_is_not_waited_for_and_comes_back_by_nobody_s_doing() -> None:
+    argv = arguments(stays=True, labels={"a": "b c"})
+    assert argv[:5] == ["run", "--detach", "--restart", "no", "--init"]
+    assert "--rm" not in argv
+    assert values(argv, "--label") == ["slipway.checkout=0a1b2c3d", "a=b c"]
+
+
 def test_standard_input_is_passed_on_only_to_who_is_typed_to() -> None:
     assert "--interactive" not in arguments()
     assert "--interactive" in arguments(interactive=True)
