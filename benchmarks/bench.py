@@ -287,6 +287,50 @@ def warm(workshop: Workshop, runs: int) -> Row:
     return row
 
 
+def gpu(workshop: Workshop, runs: int) -> Iterator[Row]:
+    """What code for GPUs costs: compiling it, first and from the cache, and in the image."""
+    del runs
+    row = Row("gpu-ccache", "`build --variant gpu`, ccache warm", "the first build", "≤ 180 s cold")
+    build = invoke("build", "--variant", "gpu")
+    timed(build, cwd=workshop.root)  # makes the dev image with the compiler for GPUs
+    made = workshop.out / "oar" / "gpu"
+    with tempfile.TemporaryDirectory() as cache:
+        for times in (row.theirs, row.ours):
+            shutil.rmtree(made)
+            times.append(timed(build, cwd=workshop.root, env={"INVOKE_CACHE_DIR": cache}))
+    hits, compiled = builds.ccache_counts(made / "build" / ".ccache-statistics")
+    row.notes.append(f"{hits} of {compiled} compilations from the cache")
+    yield row
+    row = Row("gpu-size", "production image, gpu", "that of cpu", "+ 10 MB", unit="MB")
+    timed(invoke("prod", "--variant", "cpu,gpu"), cwd=workshop.root)
+    tags = production.made_images(workshop, project.resolve(workshop))
+    for variant, sizes in (("gpu", row.ours), ("cpu", row.theirs)):
+        sizes.append(int(engine.inspect_images(tags[variant])[tags[variant]]["Size"]) / 1e6)
+    yield row
+
+
+def emulated(workshop: Workshop, runs: int) -> Row:
+    """The tests of the variant without AVX on a CPU without AVX."""
+    row = Row("emulated", "`test --variant noavx --cpu Nehalem`", "-", "≤ 180 s")
+    timed(invoke("prod", "--variant", "noavx"), cwd=workshop.root)
+    command = invoke("test", "--variant", "noavx", "--cpu", "Nehalem")
+    row.ours += [timed(command, cwd=workshop.root) for _ in range(min(runs, 2))]
+    return row
+
+
+def audited(workshop: Workshop, runs: int) -> Row:
+    """Decoding a whole production image, without kept verdicts and with them."""
+    row = Row("audit", "`audit --image`, verdicts kept", "without any", "≤ 20 s, ≤ 60 s")
+    timed(invoke("prod"), cwd=workshop.root)
+    tag = production.made_images(workshop, project.resolve(workshop))["cpu"]
+    for _ in range(min(runs, 3)):
+        with tempfile.TemporaryDirectory() as cache:
+            for times in (row.theirs, row.ours):
+                command = invoke("audit", "--image", tag)
+                times.append(timed(command, cwd=workshop.root, env={"INVOKE_CACHE_DIR": cache}))
+    return row
+
+
 def second_all(workshop: Workshop, runs: int) -> Row:
     """Everything there, nothing changed."""
     row = Row("second-all", "second `invoke all`, nothing changed", "-", "≤ 10 s")
@@ -321,7 +365,8 @@ def first_all(workshop: Workshop, runs: int) -> Row:
                 command = ["bash", str(HERE / "first-all-by-hand"), str(clone)]
                 if side == "ours":
                     command = ["./go", "invoke", "all"]
-                times.append(timed(command, cwd=clone))
+                # Neither side makes the book: fetching its wheels would be most of both.
+                times.append(timed(command, cwd=clone, env={"INVOKE_BOOK": ""}))
             console.say(f"  first-all {number + 1}, {side}: {times[-1]:.0f}")
     row.notes.append("the first side of each pair is the script's; both fetch everything anew")
     return row
@@ -386,10 +431,14 @@ ROWS: dict[str, Callable[[Workshop, int], Row | Iterator[Row]]] = {
     "lightgbm-no-op": other_no_op,
     "lightgbm-ccache": other_warm,
     "paddle": wheel_package,
+    "gpu": gpu,
+    "emulated": emulated,
+    "audit": audited,
     "size": size,
     "kernels": kernels,
 }
-ON_REQUEST = ("first-all", "lightgbm-no-op", "lightgbm-ccache", "paddle")  # minutes each
+# Minutes each.
+ON_REQUEST = ("first-all", "lightgbm-no-op", "lightgbm-ccache", "paddle", "gpu", "emulated")
 
 
 def bench(workshop: Workshop, rows: str, runs: int) -> None:
