@@ -121,12 +121,17 @@ def refuse_other(found: Reading, folder: Path | None, *, lan: bool) -> None:
         )
 
 
+def named(text: str) -> Path:
+    """The folder that ``--work`` means, from the current directory."""
+    return Path(text).expanduser().resolve()
+
+
 def work_folder(workshop: Workshop, name: str, wanted: str) -> Path:
     """The reader's folder, made if it is not there; what cannot be written to is refused."""
     if not wanted:
         folder = workshop.out / "read" / name
         return folder if workshop.dry else outputs.make(folder, workshop.out)
-    folder = Path(wanted).expanduser().resolve()
+    folder = named(wanted)
     why = "" if workshop.dry else _unusable(folder)
     if why:
         raise SlipwayError(
@@ -353,7 +358,7 @@ def _read(
         return
     found = described(container) if container else None
     if found:
-        refuse_other(found, work_folder(workshop, name, work) if work else None, lan=lan)
+        refuse_other(found, named(work) if work else None, lan=lan)
         wait(found)
         tell(workshop, found, no_open=no_open)
         if is_older(workshop, name, found):

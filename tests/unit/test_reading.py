@@ -144,7 +144,7 @@ def test_the_image_s_own_url_is_the_same() -> None:
 @pytest.mark.parametrize(
     "said",
     [
-        "docker: Error response from daemon: Bind for 127.0.0.1:8888 failed: port is already allocated.",
+        "docker: driver failed: Bind for 127.0.0.1:8888 failed: port is already allocated.",
         "Error starting userland proxy: listen tcp4 127.0.0.1:8888: bind: address already in use.",
     ],
 )
@@ -361,3 +361,68 @@ def test_jupyterlab_fetches_nothing_and_asks_nothing() -> None:
     off = json.loads((folder / "page_config.json").read_text())["disabledExtensions"]
     assert off["@jupyterlab/apputils-extension:announcements"]
     assert off["@jupyterlab/extensionmanager-extension"]
+
+
+# -- waiting and telling
+
+
+def states(monkeypatch: pytest.MonkeyPatch, *, answers: list[bool], running: bool = True) -> None:
+    """The server answers as the list says; its container says two words."""
+    monkeypatch.setattr(reading, "answers", lambda *_: answers.pop(0) if answers else False)
+    state = {"State": {"Running": running, "ExitCode": 0 if running else 78}}
+    monkeypatch.setattr(engine, "inspect_container", lambda _: state)
+    monkeypatch.setattr(reading, "last_words", lambda _: "last words")
+    monkeypatch.setattr("slipway.reading.time.sleep", lambda _: None)
+
+
+def test_a_book_that_takes_its_time_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = [False, False, True]
+    states(monkeypatch, answers=answers)
+    reading.wait(FOUND)
+    assert answers == []
+
+
+def test_a_book_that_dies_is_told_in_its_own_words_with_its_own_status(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    states(monkeypatch, answers=[], running=False)
+    with pytest.raises(SlipwayError, match="ended at its start, with status 78") as caught:
+        reading.wait(FOUND)
+    assert (caught.value.cause, caught.value.code) == ("last words", 78)
+
+
+def test_a_book_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    states(monkeypatch, answers=[])
+    monkeypatch.setattr(reading, "PATIENCE_S", 0)
+    with pytest.raises(SlipwayError, match="has not answered at port 8889") as caught:
+        reading.wait(FOUND)
+    assert (caught.value.cause, caught.value.code) == ("last words", UNAVAILABLE)
+
+
+@pytest.mark.parametrize("no_open", [False, True])
+def test_the_browser_gets_the_url_that_is_printed(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    no_open: bool,
+) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr(reading, "opens", lambda *_, **__: True)
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    reading.tell(make_workshop(tmp_path), FOUND, no_open=no_open)
+    said = capsys.readouterr().out
+    url = "http://127.0.0.1:8889/lab/tree/index.ipynb?token=t0ken"
+    assert f"reading at {url}\n" in said
+    assert "from the network" not in said
+    assert opened == ([] if no_open else [url])
+
+
+@pytest.mark.parametrize(
+    ("made", "older"), [({}, False), ({"Id": "sha256:1"}, False), ({"Id": "sha256:2"}, True)]
+)
+def test_a_book_made_since_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: dict[str, str], older: bool
+) -> None:
+    receipt(tmp_path, "tag")
+    monkeypatch.setattr(engine, "inspect_images", lambda _: {"tag": made} if made else {})
+    assert reading.is_older(make_workshop(tmp_path), "oar", FOUND) is older
