@@ -45,6 +45,7 @@ TREE = {
     "source": "source tree (default: the directory of project.yaml, or what its source: names)",
 }
 PLACE = {"engine": "docker, or host: run on this machine itself (default: the setting 'engine')"}
+GPU = {"gpu": "auto, on or off: whether there is a GPU for it (default: the setting 'gpu')"}
 VARIANT = {"variant": "one of the table's, several with commas, or 'all' (default: cpu)"}
 ONE_VARIANT = {"variant": "one of the table's (default: cpu)"}
 
@@ -131,9 +132,11 @@ def build(
     VARIANT,
     TREE,
     PLACE,
+    GPU,
     {
         "ctest-filter": "run only the C++ tests whose names match this regular expression",
         "image": "prod: make the production image, and run the tests of what is installed in it",
+        "cpu": "such as Nehalem: in the production image, all tests on that CPU, by emulation",
     },
 )
 def test(
@@ -144,13 +147,16 @@ def test(
     engine: str = "",
     ctest_filter: str = "",
     image: str = "",
+    cpu: str = "",
+    gpu: str = "",
 ) -> None:
     """Build, then run the tests, offline; -- ARGS for pytest."""
     from slipway import builds, testing
 
-    for site in builds.sites(workshop, variant, project, source, engine):
+    testing.check_flags(workshop, engine, image, cpu)
+    for site in builds.sites(workshop, variant, project, source, engine, gpu):
         with site.locked("test"):
-            testing.test(site, image, ctest_filter, arguments_after_dashes())
+            testing.test(site, image, cpu, ctest_filter, arguments_after_dashes())
 
 
 @task(VARIANT, TREE, PLACE)
@@ -230,30 +236,38 @@ def audit(
 
 @task(
     {"script": "Python script in or below the current directory"},
-    {"variant": "one of those made (default: the best for this machine's CPU)"},
+    {"variant": "one of those made (default: the best for this machine's CPU and GPU)"},
     TREE,
+    GPU,
 )
 def run(
-    workshop: Workshop, script: str, variant: str = "", project: str = "", source: str = ""
+    workshop: Workshop,
+    script: str,
+    variant: str = "",
+    project: str = "",
+    source: str = "",
+    gpu: str = "",
 ) -> None:
     """Run a script in a production image: run x.py -- --flag."""
     from slipway import production
 
-    production.run_script(workshop, script, variant, project, source, arguments_after_dashes())
+    arguments = arguments_after_dashes()
+    production.run_script(workshop, script, variant, project, source, gpu, arguments)
 
 
-@task(ONE_VARIANT, TREE, {"network": "give the container a network"})
+@task(ONE_VARIANT, TREE, GPU, {"network": "give the container a network"})
 def shell(
     workshop: Workshop,
     variant: str = "",
     project: str = "",
     source: str = "",
     network: bool = False,
+    gpu: str = "",
 ) -> None:
     """Open a shell in the development image, as yourself."""
     from slipway import builds
 
-    builds.shell(workshop, variant, project, source, network, arguments_after_dashes())
+    builds.shell(workshop, variant, project, source, network, gpu, arguments_after_dashes())
 
 
 @task(

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING
 from invoke.exceptions import Exit
 from msgspec.structs import replace
 
-from slipway import console, copies, engine, images, locks, outputs, processes, receipts
+from slipway import console, copies, engine, gpu, images, locks, outputs, processes, receipts
 from slipway.engine import Job, Mount, Place
 from slipway.errors import NO_INPUT, SlipwayError
 from slipway.explain import BUILDING, explain
+from slipway.gpu import NOT_ASKED, Answer
 from slipway.images import fingerprint
 from slipway.records import Record
 from slipway.settings import Workshop
@@ -41,6 +42,8 @@ class Site(Record, frozen=True):
     """The dev image; empty when jobs run in place."""
     links: tuple[Path, ...] = ()
     """What links out of the tree lead to: see ``links_out``."""
+    gpu: Answer = NOT_ASKED
+    """What tests and a shell have of the machine's GPUs; nothing else needs one."""
 
     @property
     def out(self) -> Path:
@@ -119,6 +122,11 @@ class Site(Record, frozen=True):
             inherit=[n for n in engine.PROXIES if n in os.environ] if network else [],
         )
 
+    def given_gpu(self, job: Job) -> Job:
+        """``job`` with the GPU that was decided on; where it was declined, with none."""
+        hidden = {"CUDA_VISIBLE_DEVICES": ""} if self.gpu.hidden and not self.image else {}
+        return replace(job, gpu=self.gpu.arguments, env={**job.env, **hidden})
+
     def prepare(self) -> None:
         """Make the directories that jobs write to, before docker makes them, as root."""
         for directory in (self.build, self.reports, *([self.copy] if self.copied else [])):
@@ -173,14 +181,23 @@ def links_out(source: Path, leave_out: Container[Path] = ()) -> tuple[Path, ...]
 
 
 def sites(
-    workshop: Workshop, variant: str, project: str, source: str, wanted: str
+    workshop: Workshop,
+    variant: str,
+    project: str,
+    source: str,
+    wanted: str,
+    gpu_wanted: str | None = None,
 ) -> Iterator[Site]:
     """The sites that a task's flags mean, one after the other; the first variant by default.
 
     :param wanted: what ``--engine`` says.
+    :param gpu_wanted: what ``--gpu`` says; None for a task that runs nothing on a GPU.
     """
     place = engine.place(workshop, wanted)
     contained = isinstance(place, engine.Docker)
+    mode = "" if gpu_wanted is None else gpu.wanted(workshop, gpu_wanted)
+    if mode:
+        gpu.demand(workshop, mode, place)
     # The engine is asked while git and the disk are.
     dev = processes.meanwhile(lambda: images.look_for_dev(workshop) if contained else "")
     from slipway.project import resolve  # 8 ms that pass in the meantime too
@@ -210,7 +227,9 @@ def sites(
             )
     for name in names:
         inside = project_image(workshop, tree, name, image) if contained else ""
-        yield Site(workshop, tree, name, place, inside, links)
+        row = tree.variants[name]
+        answer = gpu.decide(workshop, mode, place, inside, row) if mode else NOT_ASKED
+        yield Site(workshop, tree, name, place, inside, links, answer)
 
 
 def nvcc_here() -> bool:
@@ -289,13 +308,14 @@ def shell(
     project: str,
     source: str,
     network: bool,
+    gpu_wanted: str,
     command: Sequence[str],
 ) -> None:
     """A shell, or ``command``, where the jobs of a site run, with their environment.
 
     The source is read-only as it is for every job; ``out/PROJECT/VARIANT`` can be written.
     """
-    site = next(iter(sites(workshop, variant, project, source, "")))
+    site = next(iter(sites(workshop, variant, project, source, "", gpu_wanted)))
     if not workshop.dry:
         site.prepare()
     job = replace(
@@ -307,7 +327,7 @@ def shell(
         interactive=True,
         alone=False,
     )
-    status = site.place.run(job, site.image)
+    status = site.place.run(site.given_gpu(job), site.image)
     if status:
         raise Exit(code=status)
 

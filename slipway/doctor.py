@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
-from slipway import base, console, engine, processes
+from slipway import base, console, engine, gpu, processes
 from slipway.errors import UNAVAILABLE, SlipwayError
 from slipway.records import Record
 from slipway.settings import Workshop
@@ -122,6 +122,23 @@ def look(workshop: Workshop) -> Iterator[Finding]:
                 "./go invoke setup, if no registry can be reached",
             )
     yield from _local(workshop)
+    if not error or workshop.settings.engine == "host":
+        yield gpu_finding(workshop, gpu.look(engine.place(workshop)))
+
+
+def gpu_finding(workshop: Workshop, facts: gpu.Facts) -> Finding:
+    """Whether jobs have a GPU; without one nothing fails but what asks for it."""
+    known = gpu.remembered(workshop, facts)
+    if known and known.devices:
+        return Finding("ok", known.sentence)
+    lacks = known.lacks if known else gpu.lacking(facts)
+    if lacks and (known or not gpu.ways(facts) or not facts.contained):
+        why = "; ".join(lack.why for lack in lacks)
+        fixes = [fix for lack in lacks for fix in lack.fix if fix != gpu.FIX_MACHINE]
+        where = "" if facts.card or facts.driver else "on a machine that has one: "
+        return Finding("note", f"no GPU: {why}", where + "; ".join(dict.fromkeys(fixes)))
+    names = " or ".join(way.name for way in gpu.ways(facts))
+    return Finding("note", f"a GPU may be had by {names}", "invoke test --variant gpu, which tries")
 
 
 def _local(workshop: Workshop) -> Iterator[Finding]:

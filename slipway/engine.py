@@ -134,6 +134,8 @@ class Job(Record, frozen=True):
     """Only one of its name runs at a time, under a lock; else its name gets the process id."""
     inherit: Sequence[str] = ()
     """Variables passed on from the environment by name, so that no value is printed."""
+    gpu: tuple[str, ...] = ()
+    """Arguments that give the container the GPUs, as ``slipway.gpu`` has decided."""
     stays: bool = False
     """It goes on when the task has ended, and its container, with what it said, until removed."""
     labels: Mapping[str, str] = msgspec.field(default_factory=dict)
@@ -192,6 +194,7 @@ def run_arguments(
         argv += ["--publish", f"{EVERYWHERE if job.lan else '127.0.0.1'}:{port}"]
     if job.shm_size:
         argv += ["--shm-size", job.shm_size]
+    argv += job.gpu
     if user.uid:
         argv += ["--user", f"{user.uid}:{user.gid}"]
         for file in ("passwd", "group"):
@@ -334,6 +337,14 @@ def ask_socket(path: str) -> dict[str, Any] | None:
     return answer
 
 
+def info() -> dict[str, Any]:
+    """What ``docker info`` says."""
+    found = ask_socket("/info")
+    if not found or "ServerVersion" not in found:
+        found = json.loads(ask(["info", "--format", "{{json .}}"], "ask the engine what it has"))
+    return dict(found)
+
+
 def inspect_images(*references: str) -> dict[str, dict[str, Any]]:
     """What ``docker image inspect`` says of those ``references`` that are there; one process."""
     asked = [ask_socket(f"/images/{quote(reference, safe='/:@')}/json") for reference in references]
@@ -368,31 +379,41 @@ class Docker(Record, frozen=True):
         """See ``path_inside``."""
         return path_inside(path, self.workshop.root)
 
-    def _prepared(self, job: Job, image: str) -> list[str]:
-        """The command that runs ``job``, shown; what it mounts is made."""
+    def _arguments(self, job: Job, image: str, *, terminal: bool) -> list[str]:
         user = caller()
         identity = self.workshop.out / ".run" / f"uid-{user.uid}"
-        arguments = run_arguments(
+        if user.uid and not self.workshop.dry:
+            write_identity(user, identity)
+        return run_arguments(
             job,
             image,
             checkout=self.workshop.checkout,
             root=self.workshop.root,
             user=user,
             identity=identity,
-            terminal=on_terminal() if job.interactive else sys.stdout.isatty(),
+            terminal=terminal,
         )
-        argv = [client(), *arguments]
-        console.show_command(argv)
-        if user.uid and not self.workshop.dry:
-            write_identity(user, identity)
-        return argv
+
+    def look(self, job: Job, image: str, *, timeout: float) -> subprocess.CompletedProcess[str]:
+        """Run a short ``job`` for what it says; like ``processes.look``, never an error."""
+        name = container_name(job, self.workshop.checkout)
+        argv = [client(), *self._arguments(job, image, terminal=False)]
+        try:
+            done = processes.look(argv, timeout=timeout)
+        except BaseException:
+            remove_container(name)  # the client that a signal ended has left it running
+            raise
+        if done.returncode == processes.NO_ANSWER:
+            remove_container(name)
+        return done
 
     def start(self, job: Job, image: str, env: Mapping[str, str]) -> str:
         """Start a ``job`` that stays, and come back; docker's words when it cannot be started.
 
         :param env: values of what the job inherits.
         """
-        argv = self._prepared(job, image)
+        argv = [client(), *self._arguments(job, image, terminal=False)]
+        console.show_command(argv)
         if self.workshop.dry:
             return ""
         answer = processes.look(argv, env=env)
@@ -401,7 +422,9 @@ class Docker(Record, frozen=True):
     def run(self, job: Job, image: str, heard: processes.Heard | None = None) -> int:
         """Run ``job`` in a container that is gone afterwards, whatever ends it."""
         name = container_name(job, self.workshop.checkout)
-        argv = self._prepared(job, image)
+        terminal = on_terminal() if job.interactive else sys.stdout.isatty()
+        argv = [client(), *self._arguments(job, image, terminal=terminal)]
+        console.show_command(argv)
         if self.workshop.dry:
             return 0
 

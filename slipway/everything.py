@@ -11,6 +11,7 @@ from slipway import (
     builds,
     console,
     engine,
+    gpu,
     images,
     packages,
     production,
@@ -57,6 +58,8 @@ def everything(
     variants = tree.choose(variant, defaults)
     links = builds.links_out(tree.source, builds.not_source(workshop, tree.source))
     place, why_in_place = setup.ensure_place(workshop, wanted=wanted, yes=yes)
+    mode = gpu.wanted(workshop, "")
+    gpu.demand(workshop, mode, place)
     summary = Summary()
     contained = isinstance(place, engine.Docker)
     summary.add("set up", "all", "docker" if contained else f"in place: {why_in_place}", 0, begin)
@@ -78,7 +81,8 @@ def everything(
                     seen.add(inside)
                     size = 0 if workshop.dry else int(engine.inspect_images(inside)[inside]["Size"])
                     summary.add("its image", name, inside, size, start)
-            site = Site(workshop, tree, name, place, inside, links)
+            answer = gpu.decide(workshop, mode, place, inside, tree.variants[name])
+            site = Site(workshop, tree, name, place, inside, links, answer)
             made = _one(site, summary)
             if name == book.VARIANT and book.has_book(workshop, tree):
                 if made:
@@ -161,18 +165,24 @@ def _since(what: str, fresh: bool, made_at: float) -> str:
 def _tests(site: Site) -> str:
     """Run the tests unless they passed with the very same inputs; then that is what is said."""
     file = site.out / "receipts" / "test.json"
-    inputs = fingerprint(builds.inputs_of(site, "test"), site.tree.options(site.variant))
+    # With another GPU, or with one at last, other tests run.
+    seen = [[device.name, device.capability] for device in site.gpu.devices]
+    options = site.tree.options(site.variant)
+    inputs = fingerprint(builds.inputs_of(site, "test"), options, seen, site.gpu.demanded)
     known = receipts.read(file, inputs)
     if known:
         since = f"unchanged since {console.moment(known.made_at)}"
         console.say(
             f"tests of {site.title}: {since}, {known.facts['executed']} passed then, none run now"
         )
+        if known.facts.get("without_gpu"):
+            since += f", {known.facts['without_gpu']} GPU tests never"
         return f"{since}, none run now"
     result = testing.test_built(site)
     if not site.workshop.dry:
-        receipts.write(file, inputs, {"executed": result.executed})
-    return f"{result.executed} tests executed ({result.parts})"
+        facts = {"executed": result.executed, "without_gpu": len(result.without_gpu)}
+        receipts.write(file, inputs, facts)
+    return result.summary
 
 
 def _image_tests(site: Site, image: production.Image) -> str:
@@ -180,7 +190,8 @@ def _image_tests(site: Site, image: production.Image) -> str:
     file = site.out / "receipts" / "test-image.json"
     home = site.tree.file.parent
     tests = [receipts.tree_fingerprint(home / path) for path in site.tree.project.test.installed]
-    inputs = fingerprint(image.tag, tests)
+    seen = [[device.name, device.capability] for device in site.gpu.devices]
+    inputs = fingerprint(image.tag, tests, seen, site.gpu.demanded)
     known = receipts.read(file, inputs)
     if known:
         return f"unchanged since {console.moment(known.made_at)}, none run now"

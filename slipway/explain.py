@@ -70,6 +70,12 @@ PACKING = (
         "uv pip compile --generate-hashes, and name the file under package.requirements",
         6,
     ),
+    Sign(
+        r"holds no python module",
+        "there is nothing for Python to import, so no wheel can be made",
+        "name modules under package.python in project.yaml; or invoke deb, for what is no Python",
+        2,
+    ),
     Sign(r"fits none of the", "", "mend the pattern in project.yaml", 6),
     Sign(r"nothing is left for", "", "mend it as it says", 2),
     Sign(r"go into no package", "", "mend package.files in project.yaml", 6),

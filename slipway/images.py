@@ -398,6 +398,11 @@ def ensure_dev(workshop: Workshop, known: str = "") -> str:
         return known
     value = base.ensure_base(workshop)
     remember_base(workshop, value)
+    return ensure_dev_on(workshop, value)
+
+
+def ensure_dev_on(workshop: Workshop, value: Base) -> str:
+    """The same, on a base that is known."""
     recipe = dev_recipe(workshop, value)
     if recipe.tag in inspect_images(recipe.tag):
         return recipe.tag

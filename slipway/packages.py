@@ -57,7 +57,7 @@ class Deb(Record, frozen=True):
 
 def package_name(tree: Tree, variant: str) -> str:
     """``oar``, ``oar-noavx``."""
-    return tree.project.name + tree.variants[variant].suffix
+    return tree.package_name(variant)
 
 
 def control(tree: Tree, variant: str, *, dev: bool = False) -> str:

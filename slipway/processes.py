@@ -23,6 +23,7 @@ T = TypeVar("T")
 STOPPING = [
     s for s in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, s)
 ]  # no SIGHUP on Windows
+NO_ANSWER = 124  # status of a look-up that took too long, as timeout(1) has it
 GRACE_S = 8  # a child that has been asked to end is killed after this
 
 
@@ -309,5 +310,5 @@ def look(
         return subprocess.CompletedProcess(list(argv), 127, "", f"no program '{argv[0]}'")
     except subprocess.TimeoutExpired:
         return subprocess.CompletedProcess(
-            list(argv), 124, "", f"'{argv[0]}' gave no answer within {timeout:g} s"
+            list(argv), NO_ANSWER, "", f"'{argv[0]}' gave no answer within {timeout:g} s"
         )

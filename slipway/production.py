@@ -6,7 +6,7 @@ import os
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime, timezone
 from pathlib import Path
@@ -14,7 +14,7 @@ from pathlib import Path
 from invoke.exceptions import Exit
 from msgspec.structs import replace
 
-from slipway import base, console, engine, images, processes, receipts
+from slipway import base, console, engine, gpu, images, preflight, processes, receipts
 from slipway.builds import Site
 from slipway.engine import Job, Mount
 from slipway.errors import NO_INPUT, UNAVAILABLE, SlipwayError
@@ -23,7 +23,7 @@ from slipway.packages import Deb, package_name
 from slipway.project import Tree, resolve
 from slipway.records import Record
 from slipway.settings import Workshop
-from slipway.variants import best_for_host
+from slipway.variants import CUDA_KNOWN, best_for_host
 
 WORKDIR = "/work"
 
@@ -41,7 +41,7 @@ class Image(Record, frozen=True):
 
 def alias_of(tree: Tree, variant: str) -> str:
     """``oar:1.2.0-noavx``: what people type. Slipway itself never reads it back."""
-    return f"{tree.project.name}:{tree.version.tag}{tree.variants[variant].suffix}"
+    return tree.alias(variant)
 
 
 def names_of(depends: Sequence[str]) -> list[str]:
@@ -76,6 +76,7 @@ def recipe(s: Site, deb: Deb, value: base.Base) -> Recipe:
         arguments={
             **start.arguments,
             "LAUNCHER": f"/usr/bin/{package_name(tree, s.variant)}-python" if tree.wheel else "",
+            "DEV": images.dev_recipe(s.workshop, value).tag,  # whose compiler makes the preflight
         },
         repository=f"slipway-{s.workshop.checkout}-{package_name(tree, s.variant)}",
         files={
@@ -83,6 +84,8 @@ def recipe(s: Site, deb: Deb, value: base.Base) -> Recipe:
             "package.deb": deb.file if deb.file.is_file() else "",  # not made yet with --dry
             "entrypoint": s.workshop.scripts / "entrypoint",
             "about": about,
+            "preflight/preflight.c": s.workshop.scripts / "preflight.c",
+            "preflight/levels.h": preflight.header(preflight.sentences(tree, s.variant)),
         },
         labels={
             images.ALIAS: alias_of(tree, s.variant),
@@ -119,6 +122,8 @@ def prod(s: Site, deb: Deb) -> Image:
             name(s.workshop, made.tag, alias)
             console.say(f"{alias} is unchanged since {console.moment(known.made_at)}")
             return Image(made.tag, alias, size, known.made_at, fresh=False)
+    if not s.workshop.dry:
+        images.ensure_dev_on(s.workshop, value)
     images.build_image(s.workshop, made)
     if s.workshop.dry:
         return Image(made.tag, alias, 0, 0, fresh=True)
@@ -184,22 +189,55 @@ def made_images(workshop: Workshop, tree: Tree) -> dict[str, str]:
     return {variant: tag for variant, tag in tags.items() if tag in here}
 
 
-def choose_image(workshop: Workshop, tree: Tree, wanted: str) -> tuple[str, str]:
-    """The production image to run, and why that one."""
-    made = made_images(workshop, tree)
-    asked = [wanted] if wanted else list(tree.variants)
-    able = [v for v in asked if v in made]
+def candidates(tree: Tree, wanted: str, mode: str, made: Mapping[str, str]) -> list[str]:
+    """Variants of which one may be run: those made, and with ``--gpu on`` only such with CUDA.
+
+    :param wanted: what ``--variant`` says; its own word counts, whatever the GPU.
+    :param mode: what ``--gpu`` says.
+    :param made: variants of which a production image is here.
+    """
+    with_cuda = [name for name, row in tree.variants.items() if row.cuda]
+    asked = [wanted] if wanted else with_cuda if mode == "on" and with_cuda else list(tree.variants)
+    able = [name for name in asked if name in made]
     if not able:
         which = f"the variant '{wanted}' of {tree.project.name}" if wanted else tree.project.name
+        only = asked != list(tree.variants) and not wanted
         raise SlipwayError(
-            f"no production image of {which} has been made",
-            fix=[f"invoke prod --variant {wanted or 'all'}"],
+            f"no production image of {which}{' with CUDA' if only else ''} has been made",
+            fix=[f"invoke prod --variant {','.join(asked) if only else wanted or 'all'}"],
             code=UNAVAILABLE,
         )
+    return able
+
+
+def choose_image(
+    workshop: Workshop, tree: Tree, wanted: str, mode: str
+) -> tuple[str, str, gpu.Answer]:
+    """The production image to run, why that one, and the GPU that it gets.
+
+    :param mode: what ``--gpu`` says.
+    """
+    place = engine.Docker(workshop)
+    gpu.demand(workshop, mode, place)
+    made, rows = made_images(workshop, tree), tree.variants
+    able = candidates(tree, wanted, mode, made)
+    with_cuda = [name for name in able if rows[name].cuda]
+    asked = rows[(with_cuda or able)[0]]
+    if with_cuda:  # a GPU counts that one of them has code for
+        every = dict.fromkeys(arch for name in with_cuda for arch in rows[name].cuda)
+        asked = replace(asked, cuda=tuple(sorted(every, key=CUDA_KNOWN.index)))
+    image = made[(with_cuda or able)[0]]
+    answer = gpu.decide(workshop, mode, place, image, asked, say=_tell)
     if wanted:
-        return made[wanted], f"{wanted}: as asked"
-    best, why = best_for_host(tree.variants, able)
-    return made[best], f"{best}: {why}"
+        return made[wanted], f"{wanted}: as asked", answer
+    able = [name for name in able if gpu.suits(answer, rows[name]) == answer]
+    best, why = best_for_host(rows, able, has_gpu=bool(answer.devices))
+    return made[best], f"{best}: {why}", answer
+
+
+def _tell(text: str) -> None:
+    """Our own words beside a program's output go to standard error."""
+    print(text, file=sys.stderr)
 
 
 def run_script(
@@ -208,6 +246,7 @@ def run_script(
     variant: str,
     project: str,
     source: str,
+    gpu_wanted: str,
     arguments: Sequence[str],
 ) -> None:
     """Run a Python script in a production image.
@@ -215,6 +254,7 @@ def run_script(
     The current directory is the working directory inside, and writable. The program's exit status
     is ours.
     """
+    mode = gpu.wanted(workshop, gpu_wanted)
     tree = resolve(workshop, project, source)
     if variant:
         tree.choose(variant, [])
@@ -233,8 +273,8 @@ def run_script(
             code=NO_INPUT,
         )
     inside = path.resolve().relative_to(here).as_posix()
-    tag, why = choose_image(workshop, tree, variant)
-    print(f"running {why}", file=sys.stderr)
+    tag, why, answer = choose_image(workshop, tree, variant, mode)
+    _tell(f"running {why}")
     job = Job(
         name="run",
         command=["python3", inside, *arguments],
@@ -246,6 +286,7 @@ def run_script(
         interactive=True,
         alone=False,
         inherit=[name for name in engine.PROXIES if name in os.environ],
+        gpu=answer.arguments,
     )
     status = engine.Docker(workshop).run(job, tag)
     if status:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
@@ -11,6 +12,7 @@ import msgspec
 import yaml
 from invoke.exceptions import Exit
 
+from slipway import preflight
 from slipway.errors import BAD_CONFIG, NO_INPUT, USAGE, SlipwayError, nearest
 from slipway.records import Record
 from slipway.settings import Workshop, convert
@@ -48,8 +50,8 @@ class Build(Part, frozen=True, kw_only=True):
     """Sub-directory of the source that is built; empty: its top."""
     options: dict[str, str] = msgspec.field(default_factory=dict)
     """cmake: ``-DKEY=VALUE``; pep517: config settings; make: its variables; script: environment.
-    {version}, {commit}, {variant}, {isa}, {flags}, the variant's for compilers, and {cuda}, its
-    GPUs as CMake has them, are known."""
+    {version}, {commit}, {variant}, {isa}, {flags}, the variant's for compilers, {cuda}, its GPUs
+    as CMake has them, and {refusal}, what to say on a CPU that lacks {isa}, are known."""
     targets: tuple[str, ...] = ()
     """make: what is made before ``make install``; empty: its default."""
     commands: tuple[str, ...] = ()
@@ -138,6 +140,19 @@ class Tests(Part, frozen=True, kw_only=True):
     installed: tuple[str, ...] = ()
     """Files or directories beside project.yaml that pytest runs in the production image; empty:
     those of ``pytest``."""
+    scripts: tuple[str, ...] = ()
+    """Python scripts beside project.yaml with their arguments, such as ``../demo/train.py --epochs
+    5``, run in the production image with the directory they stand in; each counts as one test."""
+
+    def __post_init__(self) -> None:
+        """Refuse a line that names no script."""
+        for line in self.scripts:
+            try:
+                words = shlex.split(line)
+            except ValueError as error:
+                raise ValueError(f"scripts: '{line}' is no command line: {error}") from None
+            if not words or not words[0].endswith(".py"):
+                raise ValueError(f"scripts: '{line}' does not begin with a Python script's path")
 
 
 class Package(Part, frozen=True, kw_only=True):
@@ -264,6 +279,14 @@ class Tree(Record, frozen=True):
         """The directory that is built."""
         return self.source / self.project.build.directory
 
+    def package_name(self, variant: str) -> str:
+        """Name of the Debian package: ``oar-noavx``."""
+        return self.project.name + self.variants[variant].suffix
+
+    def alias(self, variant: str) -> str:
+        """What people call the production image: ``oar:1.2.0-noavx``."""
+        return f"{self.project.name}:{self.version.tag}{self.variants[variant].suffix}"
+
     def choose(self, wanted: str, default: Sequence[str]) -> list[str]:
         """The variants that ``--variant`` means; one that the project cannot have says why."""
         rows = self.project.variants
@@ -280,6 +303,7 @@ class Tree(Record, frozen=True):
             "isa": self.variants[variant].isa,
             "flags": self.variants[variant].compiler_flags,
             "cuda": self.variants[variant].cuda_architectures,
+            "refusal": preflight.refusal(self, variant),
         }
         merged = {**self.project.build.options, **row.options}
         return {key: fill(value, known, f"{self.file}: {key}") for key, value in merged.items()}

@@ -28,6 +28,8 @@ ROOT = Path(__file__).resolve().parent.parent
 
 Engine = Literal["auto", "docker", "host"]
 ENGINES = get_args(Engine)
+Gpu = Literal["auto", "on", "off"]
+GPU = get_args(Gpu)
 T = TypeVar("T")
 
 
@@ -67,6 +69,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
     engine: Engine = "auto"
     """auto: docker, or in place when inside the dev image; docker; host: no container at all."""
+    gpu: Gpu = "auto"
+    """auto: variants with CUDA get the GPU where one works; on: an error without; off: never."""
     base: str = "debian:trixie-slim"
     """The image under every other one; Debian 12 is ``debian:bookworm-slim``."""
     wheel_bases: tuple[str, ...] = ("debian:bookworm-slim", "debian:trixie-slim")
@@ -126,6 +130,9 @@ def explain(message: str, kind: type, data: Any) -> str:
     if wrong and isinstance(inner, inspect.LiteralType):
         names = [str(value) for value in inner.values]
         return f"{'.'.join(path)}: no '{wrong.group(1)}'; {nearest(wrong.group(1), names)}"
+    if isinstance(inner, inspect.LiteralType) and "got `bool`" in text:
+        # Not mended in silence: invoke would take INVOKE_GPU=off for true then.
+        text = f"{text}; to YAML a bare on or off is true or false: put it in quotes"
     text = text.replace(" | null`", "`")  # what is not said need not be said to be null
     return f"{'.'.join(path)}: {text}" if path else text
 

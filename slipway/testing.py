@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from slipway import builds, console, engine, packages, production
 from slipway.builds import Site, disk_full
@@ -14,6 +16,18 @@ from slipway.errors import BAD_DATA, NO_INPUT, USAGE, SlipwayError, nearest
 from slipway.production import Image
 from slipway.project import Tree
 from slipway.records import Record
+from slipway.settings import Workshop
+
+if TYPE_CHECKING:
+    from xml.etree.ElementTree import Element
+
+# The reason of a skipped test that lacks a GPU; that "this machine has a GPU" is another matter.
+NO_GPU = re.compile(
+    r"\b(no|without|needs?|requires?|lacks)( an?)?( usable| NVIDIA| CUDA| CUDA-capable)*"
+    r" (GPUs?|CUDA devices?)\b"
+    r"|\b(GPUs?|CUDA)( is| are)? (not |un)available\b",
+    re.IGNORECASE,
+)
 
 
 class Tested(Record, frozen=True):
@@ -24,6 +38,25 @@ class Tested(Record, frozen=True):
     not_run: tuple[str, ...]
     parts: str
     """``CTest 30, pytest 60``."""
+    without_gpu: tuple[str, ...] = ()
+    """Those of ``not_run`` that were skipped, by their own words, for want of a GPU."""
+
+    @property
+    def summary(self) -> str:
+        """``90 tests executed (CTest 30, pytest 60)``, and what was not for want of a GPU."""
+        gpu = f", {len(self.without_gpu)} GPU tests not run" if self.without_gpu else ""
+        return f"{self.executed} tests executed ({self.parts}){gpu}"
+
+
+def skip_reason(case: Element) -> str:
+    """Why a test was skipped: pytest's message, or GoogleTest's words in what CTest kept of it."""
+    skipped = case.find("skipped")
+    message = (skipped.get("message") or "") if skipped is not None else ""
+    said = case.findtext("system-out") or ""
+    if not message.startswith("SKIP_"):  # CTest's name for the rule by which it knew
+        return message
+    words = re.search(r"Skipped\n(.*?)\n\s*\[  SKIPPED ]", said, re.DOTALL)
+    return words[1].strip() if words else said.strip()
 
 
 def read_reports(files: dict[str, Path]) -> Tested:
@@ -31,7 +64,7 @@ def read_reports(files: dict[str, Path]) -> Tested:
     from xml.etree import ElementTree  # 8 ms that a build need not pay
 
     executed = failed = 0
-    skipped, parts = [], []
+    skipped, parts, without_gpu = [], [], []
     for name, file in files.items():
         if not file.is_file():
             continue
@@ -46,11 +79,14 @@ def read_reports(files: dict[str, Path]) -> Tested:
             ) from error
         cases = list(root.iter("testcase"))
         ran = [c for c in cases if c.find("skipped") is None and c.get("status") != "disabled"]
-        skipped += [f"{c.get('classname')}.{c.get('name')}" for c in cases if c not in ran]
+        for case in (c for c in cases if c not in ran):
+            skipped.append(f"{case.get('classname')}.{case.get('name')}")
+            if NO_GPU.search(skip_reason(case)):
+                without_gpu.append(skipped[-1])
         failed += sum(c.find("failure") is not None or c.find("error") is not None for c in ran)
         executed += len(ran)
         parts.append(f"{name} {len(ran)}")
-    return Tested(executed, failed, tuple(skipped), ", ".join(parts))
+    return Tested(executed, failed, tuple(skipped), ", ".join(parts), tuple(without_gpu))
 
 
 def has_tests(tree: Tree) -> bool:
@@ -102,27 +138,32 @@ def test_built(s: Site, *, ctest_filter: str = "", pytest_arguments: Sequence[st
         if not s.workshop.dry:
             (s.reports / f"{report}.xml").unlink(missing_ok=True)
     start = time.monotonic()
-    status = s.place.run(s.job("test", command, {"PYTHONDONTWRITEBYTECODE": "1"}), s.image)
+    job = s.given_gpu(s.job("test", command, {"PYTHONDONTWRITEBYTECODE": "1"}))
+    status = s.place.run(job, s.image)
     if s.workshop.dry:
         return Tested(0, 0, (), "")
     files = {"CTest": "ctest", "commands": "commands", "pytest": "pytest"}
     result = read_reports({name: s.reports / f"{file}.xml" for name, file in files.items()})
     judge(s, s.title, result, status)
     console.say(
-        f"{console.bold('tested')} {s.title}: {result.executed} tests executed ({result.parts}), "
+        f"{console.bold('tested')} {s.title}: {result.summary}, "
         f"{console.seconds(time.monotonic() - start)}, {s.shown(s.reports)}"
     )
     return result
 
 
 def judge(s: Site, what: str, result: Tested, status: int) -> None:
-    """Fail when a test failed, or none was executed.
+    """Fail when a test failed, none was executed, or ``--gpu on`` and a GPU test was not.
+
+    Which test needs a GPU, only its own reason for being skipped says: see ``NO_GPU``.
 
     :param what: what was tested, for the message.
     :param status: that of the program that ran them.
     """
     for name in result.not_run:
         console.say(f"not run: {name}")
+    if result.without_gpu:
+        console.say(gpu_tests_not_run(s, result))
     if not result.executed:
         raise SlipwayError(
             f"no test of {what} was executed",
@@ -139,6 +180,21 @@ def judge(s: Site, what: str, result: Tested, status: int) -> None:
             fix=[f"invoke shell --variant {s.variant}"],
             code=status,
         )
+    if s.gpu.demanded and result.without_gpu:
+        raise SlipwayError(
+            f"--gpu on asked for a GPU, and {len(result.without_gpu)} GPU tests were not run",
+            cause=f"{s.gpu.sentence}, and they were skipped for want of one; each is named above",
+            fix=[f"invoke shell --variant {s.variant} --gpu on", f"look in {s.shown(s.reports)}"],
+            code=BAD_DATA,
+        )
+
+
+def gpu_tests_not_run(s: Site, result: Tested) -> str:
+    """One line: how many, and why; a test that was not run is never counted as passed."""
+    number = f"{len(result.without_gpu)} GPU tests not run"
+    if s.gpu.devices:
+        return f"{number}: they found no GPU, though one was given ({s.gpu.sentence})"
+    return f"{number}: no GPU here ({s.gpu.why or 'nobody asked for one'})"
 
 
 def _in_source(s: Site, argument: str) -> str:
@@ -174,69 +230,115 @@ def pytest_mounts() -> list[Mount]:
 PYTEST_ENVIRONMENT = {"PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": "/run/slipway/pytest"}
 
 
-def home_of_installed(tree: Tree) -> Path:
-    """Directory below which the tests of what is installed lie."""
-    return tree.file.parent if tree.project.test.installed else tree.source
+class Installed(Record, frozen=True):
+    """What tests the production image: paths of this machine."""
+
+    home: Path
+    """Directory that the tests are in, and that pytest starts from."""
+    tests: tuple[Path, ...]
+    scripts: tuple[tuple[Path, tuple[str, ...]], ...]
+    """Each with its arguments."""
+
+    @property
+    def mounts(self) -> list[Mount]:
+        """The directories that they stand in."""
+        homes = [*([self.home] if self.tests else []), *(path.parent for path, _ in self.scripts)]
+        return [Mount(home, readonly=True) for home in dict.fromkeys(homes)]
 
 
-def tests_of_installed(tree: Tree) -> list[Path]:
-    """The tests of what is installed; none, or one that is not there, is an error."""
+def installed(tree: Tree) -> Installed:
+    """The tests of what is installed, all of which are there."""
     wanted = tree.project.test
-    tests = [home_of_installed(tree) / path for path in wanted.installed or wanted.pytest]
-    gone = [path for path in tests if not path.exists()]
-    if gone or not tests:
+    beside = tree.file.parent
+    home = beside if wanted.installed else tree.source
+    tests = tuple(home / path for path in wanted.installed or wanted.pytest)
+    lines = [shlex.split(line) for line in wanted.scripts]
+    scripts = tuple(((beside / words[0]).resolve(), tuple(words[1:])) for words in lines)
+    gone = [path for path in (*tests, *(path for path, _ in scripts)) if not path.exists()]
+    if gone or not (tests or scripts):
         raise SlipwayError(
-            f"no tests at {gone[0]}"
-            if gone
-            else f"{tree.file} names no tests of what is installed",
-            fix=["name them under test.installed in project.yaml: paths beside it"],
+            f"no tests at {gone[0]}" if gone else f"{tree.file} names no tests for the image",
+            fix=["name them under test.installed or test.scripts in project.yaml: paths beside it"],
             code=NO_INPUT,
         )
-    return tests
+    return Installed(home, tests, scripts)
 
 
-def pytest_command(s: Site, home: Path, report: Path, arguments: Sequence[str | Path]) -> list[str]:
-    """pytest in a container that holds what is installed, and neither tree nor dev image."""
+def pytest_options(s: Site, wanted: Installed, arguments: Sequence[str]) -> list[str]:
+    """What pytest is told in a production image."""
     inside = engine.Docker(s.workshop).inside
-    options = ["-p", "no:cacheprovider", f"--rootdir={inside(home)}"]
-    command = ["python3", "-m", "pytest", *options, f"--junit-xml={inside(report)}"]
-    return [*command, *(inside(a) if isinstance(a, Path) else a for a in arguments)]
+    options = ["-p", "no:cacheprovider", f"--rootdir={inside(wanted.home)}"]
+    return [*options, *arguments, *(inside(path) for path in wanted.tests)]
+
+
+def run_scripts(s: Site, image: str, wanted: Installed, report: Path) -> int:
+    """Run the project's scripts in a production image, write a report, return the first failure."""
+    from xml.sax.saxutils import quoteattr  # 8 ms, as above
+
+    docker = engine.Docker(s.workshop)
+    cases, first = [], 0
+    for path, arguments in wanted.scripts:
+        job = Job(
+            name=f"test-image-{s.tree.project.name}-{s.variant}",
+            command=["python", docker.inside(path), *arguments],
+            mounts=[Mount(path.parent, readonly=True)],
+            env={"PYTHONDONTWRITEBYTECODE": "1"},
+            workdir="/tmp",
+            shm_size=s.workshop.settings.shm_size,
+        )
+        status = docker.run(s.given_gpu(job), image)
+        first = first or status
+        name = quoteattr(" ".join([path.name, *arguments]))
+        failed = f'<failure message="status {status}"/>' if status else ""
+        cases.append(f'<testcase classname="scripts" name={name}>{failed}</testcase>')
+    if not s.workshop.dry:
+        text = "\n".join(["<testsuite name='scripts'>", *cases, "</testsuite>", ""])
+        report.write_text(text, encoding="utf-8")
+    return first
 
 
 def test_image(s: Site, image: Image, pytest_arguments: Sequence[str] = ()) -> Tested:
     """Run the tests of what is installed, in the production image as it ships, offline.
 
-    Nothing but the tests and pytest is added: what they import is what users import.
+    Nothing but the tests and pytest is added: what they import is what users import. Arguments for
+    pytest run pytest alone.
     """
-    home, tests = home_of_installed(s.tree), tests_of_installed(s.tree)
-    report = s.reports / "image.xml"
+    wanted = installed(s.tree)
+    reports = {"pytest": s.reports / "image.xml", "scripts": s.reports / "image-scripts.xml"}
     if not s.workshop.dry:
-        report.unlink(missing_ok=True)
+        for report in reports.values():
+            report.unlink(missing_ok=True)
+    inside = engine.Docker(s.workshop).inside
+    command = ["python", "-m", "pytest", f"--junit-xml={inside(reports['pytest'])}"]
     job = Job(
         name=f"test-image-{s.tree.project.name}-{s.variant}",
-        command=pytest_command(s, home, report, [*pytest_arguments, *tests]),
-        mounts=[Mount(home, readonly=True), Mount(s.reports), *pytest_mounts()],
+        command=[*command, *pytest_options(s, wanted, pytest_arguments)],
+        mounts=[Mount(wanted.home, readonly=True), Mount(s.reports), *pytest_mounts()],
         env=PYTEST_ENVIRONMENT,
         workdir="/tmp",
         shm_size=s.workshop.settings.shm_size,
     )
     start = time.monotonic()
-    status = engine.Docker(s.workshop).run(job, image.tag)
+    status = 0
+    if wanted.tests:
+        status = engine.Docker(s.workshop).run(s.given_gpu(job), image.tag)
+    if wanted.scripts and not pytest_arguments:
+        status = run_scripts(s, image.tag, wanted, reports["scripts"]) or status
     if s.workshop.dry:
         return Tested(0, 0, (), "")
-    result = read_reports({"pytest": report})
+    result = read_reports(reports)
     judge(s, f"{image.alias}", result, status)
     console.say(
-        f"{console.bold('tested')} image {image.alias}: {result.executed} tests executed in it, "
-        f"{console.seconds(time.monotonic() - start)}, {s.shown(report)}"
+        f"{console.bold('tested')} image {image.alias}: {result.executed} tests executed in it "
+        f"({result.parts}), {console.seconds(time.monotonic() - start)}, {s.shown(s.reports)}"
     )
     return result
 
 
-def test(s: Site, image: str, ctest_filter: str, pytest_arguments: Sequence[str]) -> Tested:
-    """Build a site and run its tests where it was built, or in its production image.
+def check_flags(workshop: Workshop, wanted: str, image: str, cpu: str) -> None:
+    """Refuse what cannot be tested, before anything is done.
 
-    :param image: what ``--image`` says; empty: where it was built.
+    :param wanted: what ``--engine`` says.
     """
     if image and image != "prod":
         raise SlipwayError(
@@ -245,6 +347,27 @@ def test(s: Site, image: str, ctest_filter: str, pytest_arguments: Sequence[str]
             fix=["invoke test --image prod"],
             code=USAGE,
         )
+    if cpu and not isinstance(engine.place(workshop, wanted), engine.Docker):
+        raise SlipwayError(
+            "--cpu needs a container engine: the tests run in the production image",
+            cause="jobs run in place here, without a container",
+            fix=["the same command without --engine host, where docker is"],
+            code=USAGE,
+        )
+
+
+def test(
+    s: Site, image: str, cpu: str, ctest_filter: str, pytest_arguments: Sequence[str]
+) -> Tested:
+    """Build a site and run its tests where it was built, or in its production image.
+
+    :param image: what ``--image`` says; empty: where it was built.
+    :param cpu: what ``--cpu`` says: a CPU that is emulated in the production image.
+    """
+    if cpu:
+        from slipway import emulation  # which needs this module
+
+        return emulation.test(s, cpu, ctest_filter, pytest_arguments)
     builds.build(s)
     if image:
         return test_image(s, production.prod(s, packages.deb(s)), pytest_arguments)

@@ -7,6 +7,7 @@ invoke.yaml. The ISA levels are those of the x86-64 psABI, which GCC 12 and late
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -24,10 +25,30 @@ LEVEL_FLAGS: dict[str, tuple[str, ...]] = {
     "x86-64-v3": ("abm", "avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "movbe", "xsave"),
     "x86-64-v4": ("avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"),
 }
+# The same for people, who know their CPU by a few of them.
+LEVEL_WORDS: dict[str, str] = {
+    "x86-64": "SSE2",
+    "x86-64-v2": "SSE4.2",
+    "x86-64-v3": "AVX2, FMA",
+    "x86-64-v4": "AVX-512",
+}
 
 
 # sm_80 is the A100's (Ampere), sm_90 the H100's (Hopper); later GPUs run the newest's PTX.
 CUDA = ("sm_80", "sm_90")
+
+# What the compiler of CUDA 13.0 makes code for, as `nvcc --help` lists it under --gpu-architecture;
+# those with a letter are for one GPU alone (a), or for its family (f).
+CUDA_KNOWN = tuple(
+    f"sm_{number}{letter}"
+    for numbers, letters in (
+        ((75, 80, 86, 87, 88, 89), ("",)),
+        ((90,), ("", "a")),
+        ((100, 103, 110, 120, 121), ("", "a", "f")),
+    )
+    for number in numbers
+    for letter in letters
+)
 
 
 class Variant(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -52,6 +73,20 @@ class Variant(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
         """The GPUs as CMake's CUDA_ARCHITECTURES has them: ``80-real;90-real;90-virtual``."""
         numbers = [arch.removeprefix("sm_") for arch in self.cuda]
         return ";".join([*(f"{n}-real" for n in numbers), *(f"{n}-virtual" for n in numbers[-1:])])
+
+    def runs_on(self, capability: int) -> bool:
+        """Whether a GPU of this compute capability, times ten, runs the code of one of ``cuda``.
+
+        Machine code runs where the major number is the same and the minor not less; the newest's
+        PTX on all later GPUs; with ``a`` both run on that GPU alone, with ``f`` on its family.
+        """
+        for arch in self.cuda:
+            number, letter = int(re.sub(r"\D", "", arch)), arch[-1]
+            family = capability // 10 == number // 10 and capability >= number
+            if capability == number or (family and letter != "a"):
+                return True
+        newest = self.cuda[-1] if self.cuda else ""
+        return newest[-1:].isdigit() and capability >= int(newest.removeprefix("sm_"))
 
 
 TABLE: dict[str, Variant] = {
@@ -94,7 +129,7 @@ def best_for_host(
             fix=[f"the same command with --variant {names[0]}"],
             code=USAGE,
         )
-    names = fitting
+    names = sorted(fitting, key=lambda n: not table[n].cuda)
     if not CPUINFO.exists():
         return names[0], "the host's CPU cannot be asked here"
     levels = levels_of_host(CPUINFO.read_text())
@@ -106,8 +141,10 @@ def best_for_host(
             f"this host's CPU ({levels[-1] if levels else 'not x86-64'}) runs none of: {wanted}",
             fix=["invoke prod --variant noavx"],
         )
-    best = max(able, key=lambda n: (bool(table[n].cuda), order.index(table[n].isa)))
-    return best, f"{table[best].isa} is the highest of {', '.join(names)} that this host's CPU has"
+    able = [n for n in able if table[n].cuda] or able
+    best = max(able, key=lambda n: order.index(table[n].isa))
+    why = f"{table[best].isa} is the highest of {', '.join(names)} that this host's CPU has"
+    return best, f"this host has a GPU; {why}" if table[best].cuda else why
 
 
 def choose(
@@ -138,9 +175,17 @@ def choose(
 
 
 def check(table: Mapping[str, Variant]) -> None:
-    """Refuse a table in which two rows would make files of the same name."""
+    """Refuse a table in which two rows would make files of the same name, and unknown GPUs."""
     seen: dict[str, str] = {}
     for name, row in table.items():
+        for arch in row.cuda:
+            if arch not in CUDA_KNOWN:
+                raise SlipwayError(
+                    f"variants.{name}.cuda: the compiler of CUDA 13.0 knows no '{arch}'",
+                    cause=nearest(arch, CUDA_KNOWN),
+                    fix=[f"mend variants.{name}.cuda in invoke.yaml, or the file given with -f"],
+                    code=BAD_CONFIG,
+                )
         if row.suffix in seen:
             raise SlipwayError(
                 f"variants '{seen[row.suffix]}' and '{name}' have the same suffix '{row.suffix}'",

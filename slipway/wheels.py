@@ -108,12 +108,6 @@ def wheel(s: Site, deb: Path) -> Wheel:
 
     :param deb: the finished Debian package of this site.
     """
-    if s.tree.wheel:
-        raise SlipwayError(
-            f"{s.tree.wheel.name} is a wheel already, as its makers built it",
-            fix=["invoke deb, or invoke prod"],
-            code=USAGE,
-        )
     name = package_name(s.tree, s.variant)
     spec = {
         "name": name,
@@ -129,7 +123,7 @@ def wheel(s: Site, deb: Path) -> Wheel:
         s.image,
         [file_hash(s.workshop.scripts / script) for script in ("wheel", "wheel-test")],
         receipts.code_of("isa", "audit"),
-        [receipts.tree_fingerprint(path) for path in testing.tests_of_installed(s.tree)],
+        [receipts.tree_fingerprint(path) for path in testing.installed(s.tree).tests],
     )
     receipt_file = s.out / "receipts" / "wheel.json"
     known = receipts.read(receipt_file, inputs)
@@ -224,18 +218,19 @@ def wheelhouse(s: Site, requirements: Sequence[str]) -> Path:
 
 def test(s: Site, file: Path) -> testing.Tested:
     """Install a wheel by pip in a bare image and run the tests of what is installed, offline."""
-    tests = testing.tests_of_installed(s.tree)
-    home = testing.home_of_installed(s.tree)
+    wanted = testing.installed(s.tree)
     report = s.reports / "wheel.xml"
     report.unlink(missing_ok=True)
     directory = wheelhouse(s, required(file))
     inside = engine.Docker(s.workshop).inside
     command = [s.script("wheel-test"), inside(file), inside(directory)]
+    command += ["python3", "-m", "pytest", f"--junit-xml={inside(report)}"]
+    seen = (wanted.home, s.workshop.scripts, file, directory)
     job = Job(
         name=f"test-wheel-{s.tree.project.name}-{s.variant}",
-        command=[*command, *testing.pytest_command(s, home, report, tests)],
+        command=[*command, *testing.pytest_options(s, wanted, [])],
         mounts=[
-            *(Mount(path, readonly=True) for path in (home, s.workshop.scripts, file, directory)),
+            *(Mount(path, readonly=True) for path in seen),
             Mount(s.reports),
             *testing.pytest_mounts(),
         ],
@@ -259,5 +254,11 @@ def made(s: Site) -> Wheel:
     """Compile, package and make the wheel of a site."""
     from slipway import builds
 
+    if s.tree.wheel:
+        raise SlipwayError(
+            f"{s.tree.wheel.name} is a wheel already, as its makers built it",
+            fix=["invoke deb, or invoke prod"],
+            code=USAGE,
+        )
     builds.build(s)
     return wheel(s, packages.deb(s).file)

@@ -63,7 +63,7 @@ def test_what_the_library_links_to_is_brought_in(built: Built, made: str) -> Non
         with zipfile.ZipFile(wheel) as archive:
             native = [n for n in archive.namelist() if is_elf(archive.read(n)[:64])]
         libraries = sorted(re.sub(r"-[0-9a-f]{8}\.", ".", Path(n).name) for n in native)
-        assert libraries[:2] == ["_oar.abi3.so", "libgomp.so.1.0.0"]
+        assert libraries[:3] == ["_cpu.abi3.so", "_oar.abi3.so", "libgomp.so.1.0.0"]
         assert any(name.startswith("liboar.so.0") for name in libraries)
 
 
@@ -91,8 +91,11 @@ def place(area: Path, request: pytest.FixtureRequest) -> Path:
     return directory
 
 
-def summing(place: Path, project: str = "", **files: str) -> Path:
-    """A Python package with an extension module, built by setuptools."""
+def summing(place: Path, project: str = "", name: str = "summing", **files: str) -> Path:
+    """A Python package with an extension module, built by setuptools.
+
+    :param name: of the package; what is found in dist/ is told apart by it.
+    """
     package, backend, more = BACKENDS["setuptools"]
     tree = {
         **PYTHON,
@@ -101,7 +104,7 @@ def summing(place: Path, project: str = "", **files: str) -> Path:
         **files,
     }
     build = "build: {system: pep517, pip: [setuptools==80.9.0]}\ntest: {pytest: [tests]}\n"
-    return grow(place, tree, build + project, "summing")
+    return grow(place, tree, build + project, name)
 
 
 def test_a_python_package_keeps_its_own_metadata_under_the_variant_s_name(
@@ -125,17 +128,18 @@ def test_a_python_package_keeps_its_own_metadata_under_the_variant_s_name(
 def test_a_wheel_whose_test_fails_is_not_finished(built: Built, place: Path) -> None:
     # It passes where the tree was built; where a user has it, it has no compiler.
     needs = "import shutil\n\ndef test_cc():\n    assert shutil.which('cc')\n"
-    project = summing(place, **{"tests/test_cc.py": needs})
+    project = summing(place, name="failing", **{"tests/test_cc.py": needs})
     done = built.checkout.invoke("wheel", "--project", str(project))
-    refused(done, 1, "1 of 2 tests of summing-1.5.0", "in a bare debian:trixie-slim failed")
-    assert not list(built.checkout.root.glob("dist/summing-*/*.whl"))
+    refused(done, 1, "1 of 2 tests of failing-1.5.0", "in a bare debian:trixie-slim failed")
+    assert not list(built.checkout.root.glob("dist/failing-*/*.whl"))
 
 
 def test_a_wheel_over_its_budget_is_not_finished(built: Built, place: Path) -> None:
-    project = summing(place, "package: {python: [big.py], wheel_mb: 1}\n", **{"big.py": noise()})
+    limit = "package: {python: [big.py], wheel_mb: 1}\n"
+    project = summing(place, limit, "large", **{"big.py": noise()})
     done = built.checkout.invoke("wheel", "--project", str(project))
     refused(done, 65, "more than its budget of 1 MB", "big.py", "package.wheel_mb")
-    assert not list(built.checkout.root.glob("dist/summing-*/*.whl"))
+    assert not list(built.checkout.root.glob("dist/large-*/*.whl"))
 
 
 def noise() -> str:
@@ -147,6 +151,8 @@ def noise() -> str:
 def test_a_library_without_python_modules_has_no_wheel(built: Built, tiny: Path) -> None:
     with (tiny / "CMakeLists.txt").open("a") as lists:
         lists.write("install(TARGETS tiny)\n")
+    with (tiny / "project.yaml").open("a") as described:
+        described.write("test: {installed: [CMakeLists.txt]}\n")
     done = built.checkout.invoke("wheel", "--project", str(tiny))
     refused(done, 65, "holds no Python module", "usr/lib/python3/dist-packages")
 
@@ -175,7 +181,8 @@ def test_pip_takes_the_wheel_for_the_pythons_that_it_names(
 ) -> None:
     argv = ["download", "--no-deps", "--no-index", "--only-binary", ":all:", "--dest"]
     wheel = wheels(built.checkout, made)[0]
-    system = ["--platform", "manylinux_2_41_x86_64", "--python-version", version]
+    platform = wheel.stem.rpartition("-")[2]
+    system = ["--platform", platform, "--python-version", version]
     done = subprocess.run(
         [sys.executable, "-m", "pip", *argv, str(tmp_path), *system, str(wheel)],
         capture_output=True,

@@ -30,7 +30,8 @@ VERSION = Version(
 )
 SCRIPTS = (
     *("apt-install", "cuda-install", "pip-install", "packages-dev.txt", "build", "test", "deb"),
-    *("stage", "arrange", "check-requirements", "entrypoint", "book", "read-book"),
+    *("stage", "arrange", "check-requirements", "entrypoint", "gpu-probe", "preflight.c"),
+    *("emulate", "emulation-kit", "canary.c", "watch.c", "book", "read-book"),
     *("jupyter/overrides.json", "jupyter/page_config.json"),
 )
 

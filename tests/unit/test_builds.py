@@ -26,6 +26,7 @@ from slipway.builds import (
 from slipway.engine import Job, Mount
 from slipway.errors import BAD_DATA, CANNOT_CREATE, NO_INPUT, SlipwayError
 from slipway.explain import BUILDING, explain
+from slipway.gpu import Answer, Device
 from slipway.processes import Heard
 from slipway.testing import read_reports
 from slipway.variants import TABLE
@@ -220,6 +221,68 @@ def test_a_test_that_did_not_run_is_not_counted_but_named(tmp_path: Path) -> Non
     assert (tested.executed, tested.failed) == (4, 2)
     assert tested.parts == "CTest 2, pytest 2"
     assert tested.not_run == ("Gpu.NotRun.Gpu.NotRun", "Off.Off", "tests.test_a.test_y")
+
+
+WHY = "not run, no GPU: there is no NVIDIA driver on this machine (libcuda.so.1)"
+CTEST_GPU = f"""\
+<testsuite name="Linux-c++" tests="3" skipped="2">
+ <testcase name="Linear.Works" classname="Linear.Works" time="0.1" status="run"/>
+ <testcase name="Cuda.Conv2d" classname="Cuda.Conv2d" time="0" status="notrun">
+  <skipped message="SKIP_REGULAR_EXPRESSION_MATCHED"/>
+  <system-out>Note: Google Test filter = Cuda.Conv2d
+[ RUN      ] Cuda.Conv2d
+../../../../examples/oar/tests/cpp/cuda_test.cc:26: Skipped
+{WHY}
+
+[  SKIPPED ] Cuda.Conv2d (0 ms)
+</system-out></testcase>
+ <testcase name="CudaErrors.None" classname="CudaErrors.None" time="0" status="notrun">
+  <skipped message="SKIP_REGULAR_EXPRESSION_MATCHED"/>
+  <system-out>a line on no GPU that is not the reason
+cuda_test.cc:9: Skipped
+not run: this machine has a GPU
+
+[  SKIPPED ] CudaErrors.None (0 ms)
+</system-out></testcase>
+</testsuite>"""
+PYTEST_GPU = f"""\
+<testsuites><testsuite name="pytest" skipped="3" tests="4">
+ <testcase classname="t" name="runs" time="0.1"/>
+ <testcase classname="t" name="relu" time="0"><skipped message="{WHY}"/></testcase>
+ <testcase classname="t" name="torch" time="0"><skipped message="not run, no torch: x"/></testcase>
+ <testcase classname="t" name="absent" time="0"><skipped message="this has a GPU"/></testcase>
+</testsuite></testsuites>"""
+
+
+def test_tests_skipped_for_want_of_a_gpu_are_told_by_their_reason(tmp_path: Path) -> None:
+    (tmp_path / "c.xml").write_text(CTEST_GPU)
+    (tmp_path / "p.xml").write_text(PYTEST_GPU)
+    tested = read_reports({"CTest": tmp_path / "c.xml", "pytest": tmp_path / "p.xml"})
+    assert tested.executed == 2
+    assert len(tested.not_run) == 5
+    assert tested.without_gpu == ("Cuda.Conv2d.Cuda.Conv2d", "t.relu")
+    assert tested.summary == "2 tests executed (CTest 1, pytest 1), 2 GPU tests not run"
+
+
+@pytest.mark.parametrize(
+    ("reason", "lacks"),
+    [
+        ("no GPU", True),
+        ("No CUDA devices found", True),
+        ("needs an NVIDIA GPU", True),
+        ("test requires a CUDA-capable GPU", True),
+        ("CUDA not available", True),
+        ("GPU is unavailable", True),
+        ("cannot run without a GPU", True),
+        ("not run: this machine has a GPU", False),
+        ("not run: this torch has no CUDA", False),
+        ("needs two GPU nodes", False),
+        ("slow", False),
+        ("", False),
+    ],
+)
+def test_a_reason_lacks_a_gpu_when_it_says_so(reason: str, lacks: bool) -> None:
+    assert bool(testing.NO_GPU.search(reason)) is lacks
 
 
 def test_a_report_that_is_not_there_counts_nothing(tmp_path: Path) -> None:
@@ -482,6 +545,51 @@ def test_tests_that_did_not_run_are_named(
     said = capsys.readouterr().out
     assert "not run: tests.test_a.test_y\n" in said
     assert "4 tests executed (CTest 2, pytest 2)" in said
+
+
+NO_DRIVER = Answer(why="no NVIDIA driver on this machine")
+HAS_GPU = Answer(("--gpus", "all"), "CDI", (Device("NVIDIA H100", 90),), demanded=True)
+
+
+def test_tests_get_the_gpu_and_builds_do_not(tmp_path: Path) -> None:
+    site, place = recorded(tmp_path)
+    site = replace(site, gpu=HAS_GPU)
+    testing.test_built(site)
+    builds.build(site)
+    assert [job.gpu for job in place.jobs] == [("--gpus", "all"), ()]
+
+
+def test_a_gpu_that_was_declined_is_hidden_in_place_too(tmp_path: Path) -> None:
+    off = Answer(why="--gpu off", hidden=True)
+    for host, hidden in ((True, ""), (False, None)):
+        site = replace(make_site(tmp_path, host=host), gpu=off)
+        job = site.given_gpu(site.job("test", [], {"A": "1"}))
+        assert job.env.get("CUDA_VISIBLE_DEVICES") == hidden
+        assert job.env["A"] == "1"
+
+
+def test_gpu_tests_that_were_not_run_are_counted_with_the_reason(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site, _ = recorded(tmp_path, ctest=CTEST_GPU, pytest=PYTEST_GPU)
+    testing.test_built(replace(site, gpu=NO_DRIVER))
+    said = capsys.readouterr().out
+    assert "not run: t.relu\n" in said
+    assert "2 GPU tests not run: no GPU here (no NVIDIA driver on this machine)\n" in said
+    assert "2 tests executed (CTest 1, pytest 1), 2 GPU tests not run, " in said
+
+
+def test_who_asked_for_a_gpu_fails_when_gpu_tests_were_not_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site, place = recorded(tmp_path, ctest=CTEST_GPU, pytest=PYTEST_GPU)
+    with pytest.raises(SlipwayError, match="asked for a GPU, and 2 GPU tests were") as caught:
+        testing.test_built(replace(site, gpu=HAS_GPU))
+    assert caught.value.code == BAD_DATA
+    assert "they found no GPU, though one was given (GPU: NVIDIA H100" in capsys.readouterr().out
+    testing.test_built(replace(site, gpu=replace(HAS_GPU, demanded=False)))
+    place.ctest, place.pytest = CTEST, PYTEST  # skips of other kinds are none of its business
+    testing.test_built(replace(site, gpu=HAS_GPU))
 
 
 def test_a_build_that_fails_ends_with_the_compiler_s_status(tmp_path: Path) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import csv
 import os
 import re
+import subprocess
 from itertools import pairwise
 from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import pytest
 
-from slipway import engine
+from slipway import engine, processes
 from slipway.engine import (
     Caller,
     Docker,
@@ -114,6 +115,38 @@ def test_shared_memory_working_directory_and_variables_are_handed_on() -> None:
     assert values(argv, "--shm-size") == ["1g"]
     assert values(argv, "--workdir") == ["/w"]
     assert values(argv, "--env") == ["HOME=/h", "LC_ALL=C.UTF-8", "A=b c", "TOKEN"]
+
+
+def test_a_job_gets_a_gpu_only_where_that_was_decided() -> None:
+    assert "--gpus" not in arguments()
+    assert "--device" not in arguments()
+    argv = arguments(gpu=("--device", "nvidia.com/gpu=all"))
+    assert values(argv, "--device") == ["nvidia.com/gpu=all"]
+    assert argv.index("--device") < argv.index("slipway-dev:1")
+
+
+def test_a_look_that_hangs_or_is_stopped_leaves_no_container(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    removed: list[str] = []
+    ends: list[Any] = [0, processes.NO_ANSWER, KeyboardInterrupt()]
+
+    def look(argv: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        end = ends.pop(0)
+        if isinstance(end, BaseException):
+            raise end
+        return subprocess.CompletedProcess(argv, end, "out", "")
+
+    monkeypatch.setattr(engine, "client", lambda: "docker")
+    monkeypatch.setattr(engine, "remove_container", removed.append)
+    monkeypatch.setattr(processes, "look", look)
+    job, docker = Job(name="j", command=["true"]), Docker(make_workshop(tmp_path))
+    assert docker.look(job, "i", timeout=1).stdout == "out"
+    assert removed == []
+    assert docker.look(job, "i", timeout=1).returncode == processes.NO_ANSWER
+    with pytest.raises(KeyboardInterrupt):
+        docker.look(job, "i", timeout=1)
+    assert removed == [container_name(job, docker.workshop.checkout)] * 2
 
 
 def test_what_is_inherited_goes_by_name_so_that_no_value_is_printed(

@@ -55,6 +55,23 @@ def test_a_wrong_type_is_named_with_its_key(data: object, cause: str) -> None:
     assert refused(data).cause == cause
 
 
+def test_a_bare_on_or_off_is_told_to_stand_in_quotes(tmp_path: Path) -> None:
+    for word in ("on", "off"):
+        written(tmp_path, f"gpu: {word}\n")
+        with pytest.raises(SlipwayError) as caught:
+            check_file(tmp_path / "invoke.yaml")
+        assert caught.value.code == BAD_CONFIG
+        assert caught.value.cause.startswith("gpu: Expected `str`, got `bool`; to YAML a bare on")
+        written(tmp_path, f"gpu: '{word}'\n")
+        check_file(tmp_path / "invoke.yaml")
+        assert load(configured(tmp_path)).settings.gpu == word
+        assert load(configured(tmp_path, INVOKE_GPU="auto")).settings.gpu == "auto"
+
+
+def test_an_unknown_gpu_mode_is_answered_with_the_nearest() -> None:
+    assert refused({"gpu": "onn"}).cause.startswith("gpu: no 'onn'; did you mean 'on'?")
+
+
 def test_an_error_in_a_row_names_the_row() -> None:
     rows = {"cpu": {"isa": "x86-64-v3"}, "gpu": {"isa": 5}}
     assert refused({"variants": rows}).cause == "variants.gpu.isa: Expected `str`, got `int`"
@@ -229,6 +246,13 @@ def test_a_variable_wins_over_the_file_and_f_over_both(tmp_path: Path) -> None:
 def test_a_fifth_variant_is_one_more_row(tmp_path: Path) -> None:
     written(tmp_path, "variants: {fast: {isa: x86-64-v4, suffix: -fast}}\n")
     assert list(load(configured(tmp_path)).settings.variants) == [*TABLE, "fast"]
+
+
+def test_a_gpu_that_the_compiler_does_not_know_is_refused(tmp_path: Path) -> None:
+    written(tmp_path, "variants: {gpu: {cuda: [sm_99x]}}\n")
+    with pytest.raises(SlipwayError, match=r"variants\.gpu\.cuda: .* no 'sm_99x'") as caught:
+        load(configured(tmp_path))
+    assert caught.value.code == BAD_CONFIG
 
 
 def test_a_row_that_takes_another_s_suffix_is_refused(tmp_path: Path) -> None:

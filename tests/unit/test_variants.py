@@ -9,6 +9,7 @@ import pytest
 from slipway import variants
 from slipway.errors import BAD_CONFIG, USAGE, SlipwayError
 from slipway.variants import (
+    CUDA_KNOWN,
     LEVEL_FLAGS,
     TABLE,
     Variant,
@@ -78,6 +79,53 @@ def test_a_variant_with_cuda_is_chosen_only_where_a_gpu_is_known(host: Path) -> 
         assert best_for_host(TABLE, list(TABLE), has_gpu=True)[0] == with_gpu
     host.unlink()
     assert best_for_host(TABLE, ["gpu", "noavx"])[0] == "noavx"
+
+
+def test_with_a_gpu_the_reason_says_so(host: Path) -> None:
+    host.write_text(cpuinfo(*LEVELS))
+    assert best_for_host(TABLE, list(TABLE), has_gpu=True)[1].startswith("this host has a GPU; ")
+    assert "GPU" not in best_for_host(TABLE, list(TABLE))[1]
+    assert best_for_host(TABLE, ["cpu", "gpu-noavx"], has_gpu=True)[0] == "gpu-noavx"
+    host.unlink()
+    assert best_for_host(TABLE, ["cpu", "gpu"], has_gpu=True)[0] == "gpu"
+
+
+@pytest.mark.parametrize(
+    ("cuda", "able", "unable"),
+    [
+        (["sm_80", "sm_90"], [80, 86, 89, 90, 100, 121], [75]),
+        (["sm_86"], [86, 89, 90, 120], [80]),
+        (["sm_80", "sm_90a"], [80, 89, 90], [75, 100, 120]),
+        (["sm_90a"], [90], [89, 100]),
+        (["sm_100f"], [100, 103], [90, 110, 120]),
+        ([], [], [90]),
+    ],
+)
+def test_code_runs_on_its_gpu_s_family_and_ptx_on_later_ones(
+    cuda: list[str], able: list[int], unable: list[int]
+) -> None:
+    row = Variant(isa="x86-64-v3", cuda=tuple(cuda))
+    assert [n for n in (*able, *unable) if row.runs_on(n)] == able
+
+
+def test_the_known_gpus_are_those_of_the_compiler_s_help() -> None:
+    shown = "75 80 86 87 88 89 90 90a 100 100a 100f 103 103a 103f 110 110a 110f"
+    shown += " 120 120a 120f 121 121a 121f"
+    assert [f"sm_{name}" for name in shown.split()] == list(CUDA_KNOWN)
+
+
+@pytest.mark.parametrize(
+    ("arch", "near"),
+    [("sm_99x", "sm_90"), ("sm90", "sm_90"), ("compute_80", "sm_80")],
+)
+def test_a_gpu_that_the_compiler_does_not_know_is_answered_with_the_nearest(
+    arch: str, near: str
+) -> None:
+    with pytest.raises(SlipwayError, match=rf"variants\.gpu\.cuda: .* no '{arch}'") as caught:
+        check({"gpu": Variant(isa="x86-64-v3", cuda=("sm_80", arch))})
+    assert caught.value.code == BAD_CONFIG
+    assert f"did you mean '{near}" in caught.value.cause
+    assert "sm_121f" in caught.value.cause
 
 
 def test_where_only_variants_with_cuda_were_made_one_is_asked_for_by_name(host: Path) -> None:

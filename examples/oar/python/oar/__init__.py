@@ -14,6 +14,11 @@ meanwhile. A result does not depend on the number of threads.
 :mod:`oar.cuda` has the same functions on arrays in a GPU's memory.
 """
 
+# First of all: on a CPU without this build's instructions it raises ImportError, before anything
+# that holds them is loaded.
+import oar._cpu  # noqa: F401
+
+# isort: split
 from oar import cuda
 from oar.info import BuildInfo, build_info
 from oar.ops import (

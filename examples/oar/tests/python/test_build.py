@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import runpy
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -43,6 +44,10 @@ def test_the_vectors_are_those_of_the_isa() -> None:
     if info["isa"] not in expected:
         pytest.skip(f"this build was made for isa {info['isa']!r}, which says nothing on vectors")
     assert info["vector"] == expected[info["isa"]]
+
+
+def test_the_cpu_is_asked_before_anything_else_is_imported() -> None:
+    assert next(name for name in sys.modules if name.startswith("oar.")) == "oar._cpu"
 
 
 def test_module_prints_one_key_per_line(capsys: pytest.CaptureFixture[str]) -> None:

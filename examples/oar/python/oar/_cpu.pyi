@@ -1,0 +1,1 @@
+"""Empty: importing it raises ImportError on a CPU that this build is not for."""
