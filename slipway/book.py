@@ -133,7 +133,7 @@ def _front_matter(lines: Sequence[str], found: list[Problem], *, wanted: bool) -
 
 def _prose(lines: Sequence[str], start: int, found: list[Problem]) -> Iterator[tuple[int, str]]:
     """The lines that are neither code nor formula, by their numbers; bad fences go to ``found``."""
-    fence, opened, formula = "", 0, False
+    fence, opened, formula = "", 0, 0
     for number, line in enumerate(lines[start:], start + 1):
         mark = re.match(r"\s*(`{3,}|~{3,})\s*(.*)$", line)
         if fence:
@@ -145,11 +145,14 @@ def _prose(lines: Sequence[str], start: int, found: list[Problem]) -> Iterator[t
             if words:
                 found.append(Problem(number, words))
         else:
-            formula ^= line.count("$$") % 2 == 1
+            if line.count("$$") % 2:
+                formula = 0 if formula else number
             if not formula:
                 yield number, re.sub(r"(`+).+?\1|\$[^$]+\$", "", line)
     if fence:
         found.append(Problem(opened, "a code fence without an end"))
+    if formula:
+        found.append(Problem(formula, "a formula without an end: a second $$"))
 
 
 def _language(info: str) -> str:

@@ -62,11 +62,15 @@ def open_chapter(page: Page, title: str) -> None:
 
 
 def run_all(page: Page) -> None:
-    """Restart the kernel and run all cells, by the menu."""
+    """Restart the kernel and run all cells, by the menu; wait for what they put out."""
+    # What a cell put out before is told from what it puts out now by a mark.
+    mark = "nodes => nodes.forEach(node => { node.dataset.before = 'yes' })"
+    shown(page).locator(".jp-OutputArea-child").evaluate_all(mark)
     page.get_by_role("menuitem", name="Kernel", exact=True).click()
     page.get_by_role("menuitem", name="Restart Kernel and Run All Cells").click()
     page.get_by_role("button", name="Confirm Kernel Restart").click()
-    # The last cell has a number again when it has been run.
+    old = shown(page).locator(".jp-OutputArea-child[data-before]")
+    expect(old).to_have_count(0, timeout=PATIENCE_MS)
     numbers = shown(page).locator(".jp-CodeCell .jp-InputArea-prompt")
     expect(numbers.last).to_have_text(re.compile(r"\[\d+\]"), timeout=PATIENCE_MS)
 

@@ -267,7 +267,8 @@ def test_what_a_reader_writes_is_the_reader_s_and_stays(
     said = succeed(read(somebody, port, "--work", str(folder)))
     assert str(folder) in said
     assert strangers(folder, 1000) == []
-    assert {p.name for p in folder.iterdir()} == {"01.add", "02.plot", "index.ipynb"}
+    shown_files = {p.name for p in folder.glob("[!.]*")}
+    assert shown_files == {"01.add", "02.plot", "index.ipynb"}
     url = url_of(said)
     mine = {"type": "file", "format": "text", "content": "mine"}
     path = "/api/contents/01.add/index.ipynb"

@@ -97,6 +97,7 @@ x = 1
         ("```{code-cell} julia\nx\n```\n", 0, "a fence '{code-cell} julia' that notebooks do not"),
         ("```python\nx\n", 0, "a code fence without an end"),
         ("````python\n```\n", 0, "a code fence without an end"),
+        ("$$\nx\n", 0, "a formula without an end"),
         ("# 2. Another\n", 0, "a second title: the first is in line 12"),
         ("[gone](../03.gone/index.md)\n", 0, "no file for the link to ../03.gone/index.md"),
         ("[of two\nlines](gone.md#x)\n", 1, "no file for the link to gone.md#x"),

@@ -345,7 +345,39 @@ def test_chapters_are_brought_and_what_the_reader_has_stays(tmp_path: Path) -> N
     assert (work / "01.line" / "index.ipynb").read_text() == "mine"
     assert (work / "index.ipynb").read_text() == "the book's index.ipynb"
     assert (work / "01.line" / "data" / "x.csv").stat().st_mode & 0o200  # the reader may write
-    assert SCRIPT["missing"](chapters, work) == []
+    before = sorted(work.rglob("*"))
+    SCRIPT["bring"](chapters, work)
+    assert sorted(work.rglob("*")) == before
+
+
+def test_a_newer_book_takes_the_place_of_what_nobody_has_changed(tmp_path: Path) -> None:
+    chapters, work = tmp_path / "chapters", tmp_path / "work"
+    chapters.mkdir()
+    work.mkdir()
+    for name in ("kept", "changed", "removed"):
+        (chapters / name).write_text("first")
+    SCRIPT["bring"](chapters, work)
+    (work / "changed").write_text("mine")
+    (work / "removed").unlink()
+    for name in ("kept", "changed", "removed"):
+        (chapters / name).write_text("second")
+    SCRIPT["bring"](chapters, work)
+    assert (work / "kept").read_text() == "second"
+    assert (work / "changed").read_text() == "mine"
+    assert (work / "removed").read_text() == "second"
+    (chapters / "kept").write_text("third")
+    SCRIPT["bring"](chapters, work)  # what was brought again is known again
+    assert (work / "kept").read_text() == "third"
+
+
+def test_a_record_that_is_broken_makes_everything_the_reader_s(tmp_path: Path) -> None:
+    chapters, work = tmp_path / "chapters", tmp_path / "work"
+    for directory, text in ((chapters, "second"), (work, "first")):
+        directory.mkdir()
+        (directory / "file").write_text(text)
+    (work / SCRIPT["BROUGHT"]).write_text("[1, 2")
+    SCRIPT["bring"](chapters, work)
+    assert (work / "file").read_text() == "first"
 
 
 def test_jupyterlab_fetches_nothing_and_asks_nothing() -> None:
