@@ -249,15 +249,15 @@ def test_a_chapter_that_takes_too_long_in_all(shelf: Shelf, extra: Callable[[str
 
 
 MISTAKES = {
-    "a fence without a language": ("```\nx\n```\n", "index.md:13: a code fence without a language"),
+    "a fence without a language": ("```\nx\n```\n", "index.md:14: a code fence without a language"),
     "an unknown language": (
         "```pythonn\nx\n```\n",
         "no language 'pythonn'",
         "did you mean 'python'",
     ),
-    "a broken link": ("[x](../04.x/index.md)\n", "index.md:13: no file for the link to ../04.x"),
-    "a missing figure": ("![x](x.png)\n", "index.md:13: no file for the figure to x.png"),
-    "a second title": ("# 4. More\n", "index.md:13: a second title"),
+    "a broken link": ("[x](../04.x/index.md)\n", "index.md:14: no file for the link to ../04.x"),
+    "a missing figure": ("![x](x.png)\n", "index.md:14: no file for the figure to x.png"),
+    "a second title": ("# 4. More\n", "index.md:14: a second title"),
 }
 
 
@@ -270,7 +270,7 @@ def test_a_mistake_in_the_markdown_is_told_before_anything_runs(
     extra(chapter("3. More", prose=text))
     done = shelf.book()
     refused(done, 65, "1 mistake in the book", "chapters/03.more/", *words)
-    assert "docker" not in done.stdout
+    assert "$ docker" not in done.stdout
     assert shelf.images(client) == images
 
 
