@@ -15,7 +15,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Locator, Page, expect, sync_playwright
+
+try:
+    from playwright.sync_api import Locator, Page, expect, sync_playwright
+except ModuleNotFoundError as error:
+    raise pytest.UsageError(
+        "no Playwright: ./go python -m pip install --require-hashes -r requirements-browser.txt"
+    ) from error
 
 PATIENCE_MS = 60_000  # for what takes seconds where nothing is broken
 
