@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
 import tempfile
 import uuid
 import zlib
@@ -110,6 +111,19 @@ def built(area: Path, checkouts: list[Checkout]) -> Built:
     succeed(first)
     keep_record(checkout, first.stdout)
     return Built(checkout, first, before)
+
+
+@pytest.fixture(scope="session")
+def qemu(built: Built, area: Path) -> Iterator[Path]:
+    """The static emulator of the dev image, which runs in any image."""
+    tag = rows_of(built.first.stdout)["dev image", "all"][2]
+    file = area / "qemu"
+    cat = ["docker", "run", "--rm", "--network", "none", tag, "cat", "/usr/bin/qemu-x86_64"]
+    with file.open("wb") as stream:
+        subprocess.run(cat, stdout=stream, check=True)
+    file.chmod(0o755)
+    yield file
+    file.unlink()
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,9 @@ from typing import Any
 
 import pytest
 
+from slipway.errors import BAD_CONFIG
 from tests.integration.conftest import Built
+from tests.integration.test_preflight import on
 from tests.integration.workbench import (
     ROOT,
     Checkout,
@@ -356,6 +358,20 @@ def test_a_book_that_is_not_there(built: Built) -> None:
     done = built.checkout.invoke("book", env={"INVOKE_BOOK": "nowhere"})
     refused(done, 66, "no book: no directory", "nowhere")
     refused(built.checkout.invoke("book"), 78, "the settings name no book")
+
+
+def test_on_a_cpu_without_avx_the_book_says_so_as_it_starts(
+    shelf: Shelf, first: str, qemu: Path, client: Any
+) -> None:
+    """PaddlePaddle's wheel needs AVX, and would die of an illegal instruction."""
+    assert first
+    image = shelf.made["tag"]
+    entry = client.images.get(image).attrs["Config"]["Entrypoint"]
+    done = on("Nehalem", qemu, image, *entry, "read-book")
+    assert done.returncode == BAD_CONFIG, done
+    assert "needs a CPU with x86-64-v3 (AVX2, FMA), and this one has x86-64-v2" in done.stderr
+    bare = on("Nehalem", qemu, image, "/opt/book/bin/python3", "-c", "import paddle")
+    assert bare.returncode == 132
 
 
 def test_all_ends_with_the_book_of_the_variant_that_has_one(shelf: Shelf, first: str) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import struct
 import subprocess
 import textwrap
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,23 +20,9 @@ from slipway.project import Tree, read
 from slipway.variants import TABLE
 from tests.integration.conftest import Built
 from tests.integration.test_all import alias, docker_run, version
-from tests.integration.workbench import rows_of
 
 PREFLIGHT, ENTRYPOINT = "/usr/local/bin/preflight", "/usr/local/bin/entrypoint"
 DYNAMIC, INTERPRETER = 2, 3  # PT_DYNAMIC, PT_INTERP
-
-
-@pytest.fixture(scope="module")
-def qemu(built: Built, area: Path) -> Iterator[Path]:
-    """The static emulator of the dev image, which runs in any image."""
-    tag = rows_of(built.first.stdout)["dev image", "all"][2]
-    file = area / "qemu"
-    cat = ["docker", "run", "--rm", "--network", "none", tag, "cat", "/usr/bin/qemu-x86_64"]
-    with file.open("wb") as stream:
-        subprocess.run(cat, stdout=stream, check=True)
-    file.chmod(0o755)
-    yield file
-    file.unlink()
 
 
 def on(
