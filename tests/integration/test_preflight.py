@@ -122,7 +122,8 @@ def test_what_it_starts_has_the_environment_and_the_arguments_as_they_were(built
     image = alias(built, "cpu")
     plain = docker_run(*given, "--entrypoint", "/usr/bin/env", image, "-0")
     ours = docker_run(*given, "--entrypoint", PREFLIGHT, image, "/usr/bin/env", "-0")
-    assert plain.stdout == ours.stdout
+    # In which order docker sets variables differs from one container to the next.
+    assert sorted(plain.stdout.split("\0")) == sorted(ours.stdout.split("\0"))
     assert "A=x  y\0" in ours.stdout
     said = docker_run(image, "printf", "<%s>", "a b", "", "*", "$HOME").stdout
     assert said == "<a b><><*><$HOME>"
