@@ -27,12 +27,12 @@ quietly() {{
   }}
 }}
 quietly update
-quietly install /first/oar_*.deb
+quietly install /first/oar_*+deb13_*.deb
 python3 -c 'import oar; print("installed", oar.__version__, oar.build_info()["variant"])'
 ldconfig -p | grep -q liboar.so.0
 quietly install /later/oar_*.deb
 python3 -c 'import oar; print("upgraded", oar.__version__)'
-quietly install /first/oar-noavx_*.deb
+quietly install /first/oar-noavx_*+deb13_*.deb
 python3 -c 'import oar; print("replaced", oar.build_info()["variant"])'
 dpkg-query -Wf 'state ${{db:Status-Abbrev}} ${{Package}}\\n' oar oar-noavx
 dpkg-query --listfiles oar-noavx >/tmp/files
