@@ -201,6 +201,14 @@ def book(workshop: Workshop, chapter: str = "", project: str = "") -> None:
     subject.book(workshop, chapter, project)
 
 
+@task(TREE, {"open": "open it in a browser"})
+def docs(workshop: Workshop, project: str = "", source: str = "", open_: bool = False) -> None:
+    """Make the documentation; a broken reference is an error."""
+    from slipway import documentation
+
+    documentation.docs(workshop, project, source, open_it=open_)
+
+
 @task(VARIANT, TREE)
 def prod(workshop: Workshop, variant: str = "", project: str = "", source: str = "") -> None:
     """Make a production image with the Debian package in it."""
@@ -361,7 +369,7 @@ def all_(
 
 namespace = Collection(
     *(setup, doctor, init, dev, build, test, deb, wheel, prod, audit, run),
-    *(book, read, shell, ps, stop, clean),
+    *(book, docs, read, shell, ps, stop, clean),
 )
 if (ROOT / "benchmarks").is_dir():  # not where a library has adopted Slipway
     namespace.add_task(bench)

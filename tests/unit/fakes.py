@@ -49,6 +49,7 @@ def make_workshop(root: Path, **settings: Any) -> Workshop:
         "requirements-image.txt",
         "requirements-book.txt",
         "requirements-cuda.txt",
+        "requirements-docs.txt",
     ):
         (root / name).write_text(f"{name}\n")
     kept = {"cache_dir": str(root / "cache"), **settings}
