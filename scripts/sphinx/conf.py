@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import importlib
 import json
 import os
@@ -20,14 +21,19 @@ from slipway.reference import modules_of  # noqa: E402
 
 def _see_types(names: list[str]) -> None:
     """Import what modules import for type checkers alone: signatures name it."""
-    for module in [importlib.import_module(name) for name in names]:
+    found = []
+    for name in names:
+        with contextlib.suppress(ImportError):  # autodoc says it better
+            found.append(importlib.import_module(name))
+    for module in found:
         for node in ast.parse(Path(str(module.__file__)).read_text(encoding="utf-8")).body:
             if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
                 body = ast.Module(node.body, [])
-                exec(compile(body, str(module.__file__), "exec"), module.__dict__)  # noqa: S102
+                with contextlib.suppress(ImportError):  # what is a stub file alone
+                    exec(compile(body, str(module.__file__), "exec"), module.__dict__)  # noqa: S102
 
 
-_see_types(modules_of(Path(_told["root"]) / "slipway"))
+_see_types([*modules_of(Path(_told["root"]) / "slipway"), *_told["modules"]])
 
 project = _told["title"]
 root_doc = _told["root_doc"]
@@ -43,7 +49,7 @@ html_copy_source = False
 # Every reference to what is documented here has to lead somewhere. Others' types have no pages.
 nitpicky = True
 nitpick_ignore_regex = [
-    (r"py:.*", rf"(?!({'|'.join(_told['packages'])})\.).*|.*\.T"),
+    (r"py:.*", rf"(?!({'|'.join(_told['packages'])})\.).*|.*\.T|.*\._.*"),
     (r"cpp:identifier", r"(std|CU\w+|u?int\d+_t|size_t|Index).*"),
     (r"cpp:.*", r"(std::)?(u?int\d+_t|size_t|string|vector|runtime_error).*"),
 ]
