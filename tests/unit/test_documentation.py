@@ -278,6 +278,14 @@ def test_a_page_with_a_mistake_is_read_again_next_time(tmp_path: Path, script: M
     script.remember([f"{tmp_path}/docs/a.md:1: wrong"], tmp_path, source, work)
     assert page.stat().st_mtime > 1
     assert memory.exists()
+    module = source / "generated" / "slipway" / "console.md"
+    module.parent.mkdir(parents=True)
+    module.write_text("")
+    os.utime(module, (1, 1))
+    problem = f"{tmp_path}/slipway/console.py:docstring of slipway.console.bold:1: wrong"
+    script.remember([problem], tmp_path, source, work)
+    assert module.stat().st_mtime > 1
+    assert memory.exists()
     script.remember(["<unknown>:1: wrong"], tmp_path, source, work)
     assert not memory.exists()
 
