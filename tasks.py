@@ -137,6 +137,9 @@ def build(
         "ctest-filter": "run only the C++ tests whose names match this regular expression",
         "image": "prod: make the production image, and run the tests of what is installed in it",
         "cpu": "such as Nehalem: in the production image, all tests on that CPU, by emulation",
+        "sanitize": "address, undefined or leak, with commas: compiled in, in a directory beside",
+        "repeat": "run the tests so many times, or until one fails (default: 1)",
+        "failed": "run only the tests that failed last time",
     },
 )
 def test(
@@ -149,14 +152,20 @@ def test(
     image: str = "",
     cpu: str = "",
     gpu: str = "",
+    sanitize: str = "",
+    repeat: int = 1,
+    failed: bool = False,
 ) -> None:
     """Build, then run the tests, offline; -- ARGS for pytest."""
     from slipway import builds, testing
 
-    testing.check_flags(workshop, engine, image, cpu)
-    for site in builds.sites(workshop, variant, project, source, engine, gpu):
+    words = arguments_after_dashes()
+    how = testing.check_flags(
+        workshop, engine, image, cpu, sanitize, repeat, failed=failed, chosen=ctest_filter or words
+    )
+    for site in map(how.on, builds.sites(workshop, variant, project, source, engine, gpu)):
         with site.locked("test"):
-            testing.test(site, image, cpu, ctest_filter, arguments_after_dashes())
+            testing.test(site, image, cpu, ctest_filter, words, how)
 
 
 @task(VARIANT, TREE, PLACE)

@@ -44,11 +44,17 @@ class Site(Record, frozen=True):
     """What links out of the tree lead to: see ``links_out``."""
     gpu: Answer = NOT_ASKED
     """What tests and a shell have of the machine's GPUs; nothing else needs one."""
+    sanitize: tuple[str, ...] = ()
+    """What is compiled in to find mistakes as they happen, as ``-fsanitize`` names it."""
 
     @property
     def out(self) -> Path:
-        """``out/PROJECT/VARIANT``; on another base than usual, ``out/PROJECT/VARIANT.bookworm``."""
-        return self.workshop.out / self.tree.project.name / f"{self.variant}{self.workshop.mark}"
+        """``out/PROJECT/VARIANT``; on another base than usual, ``out/PROJECT/VARIANT.bookworm``.
+
+        With sanitizers it is ``VARIANT.address-undefined``, beside what users get.
+        """
+        mark = f"{self.workshop.mark}{'.' * bool(self.sanitize)}{'-'.join(self.sanitize)}"
+        return self.workshop.out / self.tree.project.name / f"{self.variant}{mark}"
 
     @property
     def build(self) -> Path:
@@ -84,8 +90,9 @@ class Site(Record, frozen=True):
 
     @property
     def title(self) -> str:
-        """``oar 0.1.0 cpu``."""
-        return f"{self.tree.project.name} {self.tree.version.pep440} {self.variant}"
+        """``oar 0.1.0 cpu``; with sanitizers ``oar 0.1.0 cpu (address, undefined)``."""
+        sanitized = f" ({', '.join(self.sanitize)})" if self.sanitize else ""
+        return f"{self.tree.project.name} {self.tree.version.pep440} {self.variant}{sanitized}"
 
     def script(self, name: str) -> str:
         """Where the script of a verb stands for a job."""
@@ -350,12 +357,18 @@ def compiler_environment(s: Site) -> dict[str, str]:
     flags = f"{s.tree.variants[s.variant].compiler_flags} {shlex.join(maps)}"
     if system != "cmake":  # which takes these two from its build type
         flags = f"-g -O2 {flags}"
+    linker = "-fuse-ld=mold -Wl,-z,relro -Wl,-z,now"
+    if s.sanitize:
+        chosen = f"-fsanitize={','.join(s.sanitize)}"
+        # The first mistake ends the program: one that is only printed fails no test.
+        flags = f"{flags} {chosen} -fno-sanitize-recover=all -fno-omit-frame-pointer"
+        linker = f"{linker} {chosen}"
     common = os.path.commonpath([source, build])
     ccache = "/run/ccache" if s.image else str(s.workshop.cache / "ccache")
     return {
         "CFLAGS": flags,
         "CXXFLAGS": flags,
-        "LDFLAGS": "-fuse-ld=mold -Wl,-z,relro -Wl,-z,now",
+        "LDFLAGS": linker,
         "CCACHE_DIR": ccache,
         "CCACHE_BASEDIR": common if common != "/" else source,
         "CCACHE_COMPILERCHECK": "content",
