@@ -140,6 +140,7 @@ def build(
         "sanitize": "address, undefined or leak, with commas: compiled in, in a directory beside",
         "repeat": "run the tests so many times, or until one fails (default: 1)",
         "failed": "run only the tests that failed last time",
+        "coverage": "count the lines that run, in a directory beside, and make an HTML report",
     },
 )
 def test(
@@ -155,13 +156,17 @@ def test(
     sanitize: str = "",
     repeat: int = 1,
     failed: bool = False,
+    coverage: bool = False,
 ) -> None:
     """Build, then run the tests, offline; -- ARGS for pytest."""
     from slipway import builds, testing
 
     words = arguments_after_dashes()
     how = testing.check_flags(
-        workshop, engine, image, cpu, sanitize, repeat, failed=failed, chosen=ctest_filter or words
+        *(workshop, engine, image, cpu, sanitize, repeat),
+        failed=failed,
+        coverage=coverage,
+        chosen=ctest_filter or words,
     )
     for site in map(how.on, builds.sites(workshop, variant, project, source, engine, gpu)):
         with site.locked("test"):

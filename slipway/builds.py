@@ -46,6 +46,13 @@ class Site(Record, frozen=True):
     """What tests and a shell have of the machine's GPUs; nothing else needs one."""
     sanitize: tuple[str, ...] = ()
     """What is compiled in to find mistakes as they happen, as ``-fsanitize`` names it."""
+    coverage: bool = False
+    """Whether lines count how often they run."""
+
+    @property
+    def instruments(self) -> tuple[str, ...]:
+        """What users do not get: sanitizers, and the counting of lines."""
+        return (*self.sanitize, *(["coverage"] if self.coverage else []))
 
     @property
     def out(self) -> Path:
@@ -53,7 +60,7 @@ class Site(Record, frozen=True):
 
         With sanitizers it is ``VARIANT.address-undefined``, beside what users get.
         """
-        mark = f"{self.workshop.mark}{'.' * bool(self.sanitize)}{'-'.join(self.sanitize)}"
+        mark = f"{self.workshop.mark}{'.' * bool(self.instruments)}{'-'.join(self.instruments)}"
         return self.workshop.out / self.tree.project.name / f"{self.variant}{mark}"
 
     @property
@@ -91,8 +98,8 @@ class Site(Record, frozen=True):
     @property
     def title(self) -> str:
         """``oar 0.1.0 cpu``; with sanitizers ``oar 0.1.0 cpu (address, undefined)``."""
-        sanitized = f" ({', '.join(self.sanitize)})" if self.sanitize else ""
-        return f"{self.tree.project.name} {self.tree.version.pep440} {self.variant}{sanitized}"
+        more = f" ({', '.join(self.instruments)})" if self.instruments else ""
+        return f"{self.tree.project.name} {self.tree.version.pep440} {self.variant}{more}"
 
     def script(self, name: str) -> str:
         """Where the script of a verb stands for a job."""
@@ -354,6 +361,8 @@ def compiler_environment(s: Site) -> dict[str, str]:
         # They compile in the source; and a Makefile's shell splits a flag at a space in it, quoted
         # or not, so a source with an odd path keeps it in its debug symbols.
         maps = [m for m in maps[:1] if shlex.quote(m) == m]
+    if s.coverage:
+        maps = ["--coverage", "-fprofile-update=atomic"]  # the report names files as they are here
     flags = f"{s.tree.variants[s.variant].compiler_flags} {shlex.join(maps)}"
     if system != "cmake":  # which takes these two from its build type
         flags = f"-g -O2 {flags}"
@@ -363,6 +372,8 @@ def compiler_environment(s: Site) -> dict[str, str]:
         # The first mistake ends the program: one that is only printed fails no test.
         flags = f"{flags} {chosen} -fno-sanitize-recover=all -fno-omit-frame-pointer"
         linker = f"{linker} {chosen}"
+    if s.coverage:
+        linker = f"{linker} --coverage"
     common = os.path.commonpath([source, build])
     ccache = "/run/ccache" if s.image else str(s.workshop.cache / "ccache")
     return {
@@ -377,6 +388,8 @@ def compiler_environment(s: Site) -> dict[str, str]:
         "CCACHE_MAXSIZE": s.workshop.settings.ccache_size,
         "CCACHE_STATSLOG": f"{build}/.ccache-statistics",
         "NINJA_STATUS": "[%f/%t %es] ",
+        # An object holds the path that its counters are written to: none of another directory.
+        **({"CCACHE_DISABLE": "1"} if s.coverage else {}),
         **({} if system == "cmake" else {"SETUPTOOLS_SCM_PRETEND_VERSION": s.tree.version.pep440}),
     }
 

@@ -345,6 +345,31 @@ def ensure_docs(workshop: Workshop, dev: str) -> str:
     return build_image(workshop, recipe)
 
 
+def coverage_recipe(workshop: Workshop, image: str) -> Recipe:
+    """An image that trees are built in, with what shows which lines the tests reach.
+
+    :param image: its tag, which is its hash.
+    """
+    return Recipe(
+        kind="dev",
+        dockerfile=workshop.root / "Dockerfile.dev",
+        target="coverage",
+        base=Base(image, image),
+        arguments={"DEV": image},
+        files={"tools/apt-install": workshop.scripts / "apt-install"},
+        repository="slipway-dev-coverage",
+    )
+
+
+def ensure_coverage(workshop: Workshop, image: str) -> str:
+    """The tag of that image, made when it is first wanted."""
+    recipe = coverage_recipe(workshop, image)
+    if recipe.tag in inspect_images(recipe.tag):
+        return recipe.tag
+    console.say("adding gcovr and coverage.py to the dev image (once)")
+    return build_image(workshop, recipe)
+
+
 def bare_recipe(workshop: Workshop, value: Base) -> Recipe:
     """What a user of wheels has, and no more: the base, Python and pip."""
     return Recipe(

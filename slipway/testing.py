@@ -43,14 +43,27 @@ class Asked(Record, frozen=True):
     """So many times, or until they fail."""
     failed: bool = False
     """Only those that failed last time."""
+    coverage: bool = False
+    """With a report of the lines that ran."""
 
     def on(self, s: Site) -> Site:
         """A site with what has to be compiled in."""
-        return replace(s, sanitize=self.sanitize) if self.sanitize else s
+        s = replace(s, sanitize=self.sanitize) if self.sanitize else s
+        if self.coverage:
+            from slipway import coverage
+
+            return coverage.prepared(s)
+        return s
 
 
 def asked(
-    sanitize: str, repeat: int, *, failed: bool, elsewhere: str = "", filtered: bool = False
+    sanitize: str,
+    repeat: int,
+    *,
+    failed: bool,
+    coverage: bool = False,
+    elsewhere: str = "",
+    filtered: bool = False,
 ) -> Asked:
     """What ``--sanitize``, ``--repeat`` and ``--failed`` mean, or why they cannot be.
 
@@ -71,6 +84,7 @@ def asked(
             f"--repeat {repeat} would run no test", fix=["invoke test --repeat 10"], code=USAGE
         )
     flags = {"--sanitize": bool(names), "--repeat": repeat > 1, "--failed": failed}
+    flags["--coverage"] = coverage
     wanted = [flag for flag, is_set in flags.items() if is_set]
     if elsewhere and wanted:
         raise SlipwayError(
@@ -86,7 +100,7 @@ def asked(
             fix=["invoke test --failed"],
             code=USAGE,
         )
-    return Asked(sorted_as(SANITIZERS, names), repeat, failed)
+    return Asked(sorted_as(SANITIZERS, names), repeat, failed, coverage)
 
 
 def sorted_as(order: Sequence[str], names: Sequence[str]) -> tuple[str, ...]:
@@ -256,6 +270,9 @@ def test_built(
     env = {"PYTHONDONTWRITEBYTECODE": "1"}
     if s.sanitize:
         env["SLIPWAY_SANITIZE"] = " ".join(s.sanitize)
+    if s.coverage:
+        python = [s.place.inside(s.build / path) for path in wanted.pythonpath]
+        env["SLIPWAY_COVERAGE"] = ",".join(python or [s.top_inside])
     job = s.given_gpu(s.job("test", command, env))
     status = s.place.run(job, s.image)
     if s.workshop.dry:
@@ -466,6 +483,7 @@ def check_flags(
     repeat: int = 1,
     *,
     failed: bool = False,
+    coverage: bool = False,
     chosen: Sequence[str] = (),
 ) -> Asked:
     """Refuse what cannot be tested, before anything is done; how it is where it was built.
@@ -487,8 +505,21 @@ def check_flags(
             fix=["the same command without --engine host, where docker is"],
             code=USAGE,
         )
-    elsewhere = "--cpu" if cpu else "--image" if image else ""
-    return asked(sanitize, repeat, failed=failed, elsewhere=elsewhere, filtered=bool(chosen))
+    if coverage and not isinstance(engine.place(workshop, wanted), engine.Docker):
+        raise SlipwayError(
+            "--coverage needs a container engine: gcovr and coverage.py are in an image",
+            cause="jobs run in place here, without a container",
+            fix=["the same command without --engine host, where docker is"],
+            code=USAGE,
+        )
+    return asked(
+        sanitize,
+        repeat,
+        failed=failed,
+        coverage=coverage,
+        elsewhere="--cpu" if cpu else "--image" if image else "",
+        filtered=bool(chosen),
+    )
 
 
 def test(
@@ -526,4 +557,8 @@ def test(
         result = test_built(
             s, ctest_filter=ctest_filter, pytest_arguments=pytest_arguments, failed=failed
         )
+    if how.coverage:
+        from slipway import coverage
+
+        coverage.report(s)
     return result

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
 from slipway.errors import BAD_DATA, USAGE
 from tests.integration.conftest import Built
-from tests.integration.workbench import refused, succeed, tree
+from tests.integration.workbench import refused, strangers, succeed, tree
 
 # Each is a mistake that the program survives when nobody looks.
 READS_BEYOND = """\
@@ -89,3 +90,21 @@ def test_only_what_failed_is_run_again(built: Built, area: Path) -> None:
     assert "1 tests executed (CTest 1)" in succeed(again)
     done = checkout.invoke("test", "--project", str(source), "--failed")
     refused(done, BAD_DATA, "no test of tiny 1.0 cpu failed last time")
+
+
+def test_one_report_says_which_lines_the_tests_reach(built: Built) -> None:
+    checkout = built.checkout
+    said = succeed(checkout.invoke("test", "--coverage", timeout=900))
+    found = re.search(r"^reached C and C\+\+ ([\d.]+) %, Python ([\d.]+) %: (\S+)$", said, re.M)
+    assert found, said[-2000:]
+    # Oar's tests reach nearly all of it; what they do not is the code for a GPU.
+    assert float(found[1]) > 50
+    assert float(found[2]) > 50
+    report = checkout.out / "oar" / "cpu.coverage" / "coverage"
+    assert found[3] == "out/oar/cpu.coverage/coverage/index.html"
+    page = (report / "index.html").read_text()
+    for link in re.findall(r'href="([^"]+)"', page):
+        assert (report / link).is_file()
+    assert "linear.cc" in (report / "cxx" / "index.html").read_text()
+    assert "ops.py" in (report / "python" / "index.html").read_text()
+    assert strangers(report, os.getuid()) == []

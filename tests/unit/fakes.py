@@ -31,7 +31,7 @@ VERSION = Version(
 SCRIPTS = (
     *("apt-install", "cuda-install", "pip-install", "packages-dev.txt", "build", "test", "deb"),
     *("stage", "arrange", "check-requirements", "entrypoint", "gpu-probe", "preflight.c"),
-    *("emulate", "emulation-kit", "canary.c", "watch.c", "book", "read-book"),
+    *("coverage", "docs", "emulate", "emulation-kit", "canary.c", "watch.c", "book", "read-book"),
     *("jupyter/overrides.json", "jupyter/page_config.json"),
 )
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from slipway import builds, images, testing
+from slipway import builds, coverage, images, testing
 from slipway.builds import (
     Built,
     Site,
@@ -31,7 +31,7 @@ from slipway.gpu import Answer, Device
 from slipway.processes import Heard
 from slipway.testing import read_reports
 from slipway.variants import TABLE
-from tests.unit.fakes import EPOCH, make_site
+from tests.unit.fakes import EPOCH, make_site, make_workshop
 
 # -- flags and caches
 
@@ -873,3 +873,45 @@ def test_where_nothing_failed_last_time_nothing_is_run(tmp_path: Path) -> None:
         testing.test(site, "", "", "", [], testing.asked("", 1, failed=True))
     assert caught.value.code == BAD_DATA
     assert not [job for job in place.jobs if job.name.startswith("test-")]
+
+
+def test_lines_are_counted_in_a_directory_beside_by_their_own_names(tmp_path: Path) -> None:
+    site = replace(make_site(tmp_path), coverage=True)
+    assert site.out.name == "cpu.coverage"
+    assert replace(site, sanitize=("address",)).out.name == "cpu.address-coverage"
+    env = builds.compiler_environment(site)
+    assert "--coverage" in env["CXXFLAGS"]
+    assert "--coverage" in env["LDFLAGS"]
+    assert "prefix-map" not in env["CXXFLAGS"]
+    assert env["CCACHE_DISABLE"] == "1"
+
+
+def test_python_s_lines_are_counted_where_it_is_imported_from(tmp_path: Path) -> None:
+    site, place = recorded(tmp_path)
+    other = replace(site, coverage=True)
+    place.reports = other.reports
+    testing.test_built(other)
+    (job,) = place.jobs
+    assert job.env["SLIPWAY_COVERAGE"] == f"{other.build}/python,{other.build}/with space"
+
+
+def test_the_report_counts_lines_of_both_languages(tmp_path: Path) -> None:
+    assert coverage.read(tmp_path) == []
+    (tmp_path / "cxx.json").write_text('{"line_covered": 7, "line_total": 8}')
+    totals = '{"totals": {"covered_lines": 1, "num_statements": 3}}'
+    (tmp_path / "python.json").write_text(totals)
+    found = coverage.read(tmp_path)
+    assert [one.percent for one in found] == ["87.5 %", "33.3 %"]
+    page = coverage.page("What <oar> reaches", found)
+    assert "What &lt;oar&gt; reaches" in page
+    assert '<a href="cxx/index.html">C and C++</a>' in page
+    assert '<a href="python/index.html">Python</a>' in page
+
+
+def test_coverage_needs_containers(tmp_path: Path) -> None:
+    workshop = make_workshop(tmp_path)
+    with pytest.raises(SlipwayError, match="--coverage needs a container engine"):
+        testing.check_flags(workshop, "host", "", "", coverage=True)
+    with pytest.raises(SlipwayError, match="--coverage and --image do not go together"):
+        testing.check_flags(workshop, "docker", "prod", "", coverage=True)
+    assert testing.check_flags(workshop, "docker", "", "", coverage=True).coverage
