@@ -61,7 +61,7 @@ def test_the_pages_say_what_the_code_says(desk: Desk, first: str) -> None:
     assert re.search(r"^documented out/docs/index\.html, \d", first, re.MULTILINE)
     assert desk.took < COLD_S
     assert "docs/index.html" in (desk.checkout.out / "docs" / "index.html").read_text()
-    assert "instruction set" in desk.page("docs/explanation")
+    assert "A variant is a row" in desk.page("docs/explanation")
     assert "--ctest-filter" in desk.page("generated/tasks")
     assert "book_port" in desk.page("generated/settings")
     assert "budget_mb" in desk.page("generated/project")
