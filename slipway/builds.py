@@ -18,7 +18,7 @@ from msgspec.structs import replace
 
 from slipway import console, copies, engine, gpu, images, locks, outputs, processes, receipts
 from slipway.engine import Job, Mount, Place
-from slipway.errors import NO_INPUT, SlipwayError
+from slipway.errors import NO_INPUT, USAGE, SlipwayError, nearest
 from slipway.explain import BUILDING, explain
 from slipway.gpu import NOT_ASKED, Answer
 from slipway.images import fingerprint
@@ -28,6 +28,7 @@ from slipway.settings import Workshop
 if TYPE_CHECKING:
     from slipway.project import Tree
 
+RELEASE, DEBUG = BUILD_TYPES = ("release", "debug")
 FEW_BYTES = 16_000_000  # a file system with less free than this is what broke the build
 
 
@@ -44,11 +45,25 @@ class Site(Record, frozen=True):
     """What links out of the tree lead to: see ``links_out``."""
     gpu: Answer = NOT_ASKED
     """What tests and a shell have of the machine's GPUs; nothing else needs one."""
+    build_type: str = RELEASE
+    """One of ``BUILD_TYPES``: debug is for a debugger alone, and is never packaged."""
+
+    @property
+    def is_debug(self) -> bool:
+        """Whether it is compiled without optimisation and with the paths of this machine."""
+        return self.build_type == DEBUG
+
+    @property
+    def _mark(self) -> str:
+        return f".{DEBUG}" if self.is_debug else ""
 
     @property
     def out(self) -> Path:
-        """``out/PROJECT/VARIANT``; on another base than usual, ``out/PROJECT/VARIANT.bookworm``."""
-        return self.workshop.out / self.tree.project.name / f"{self.variant}{self.workshop.mark}"
+        """``out/PROJECT/VARIANT``; on another base than usual, ``out/PROJECT/VARIANT.bookworm``;
+        for the build type debug, ``out/PROJECT/VARIANT.debug``.
+        """
+        name = f"{self.variant}{self.workshop.mark}{self._mark}"
+        return self.workshop.out / self.tree.project.name / name
 
     @property
     def build(self) -> Path:
@@ -84,8 +99,14 @@ class Site(Record, frozen=True):
 
     @property
     def title(self) -> str:
-        """``oar 0.1.0 cpu``."""
-        return f"{self.tree.project.name} {self.tree.version.pep440} {self.variant}"
+        """``oar 0.1.0 cpu``, ``oar 0.1.0 cpu.debug``."""
+        name = f"{self.variant}{self._mark}"
+        return f"{self.tree.project.name} {self.tree.version.pep440} {name}"
+
+    @property
+    def flags(self) -> str:
+        """What names this site on a command line: ``--variant cpu --build-type debug``."""
+        return f"--variant {self.variant}{f' --build-type {DEBUG}' if self.is_debug else ''}"
 
     def script(self, name: str) -> str:
         """Where the script of a verb stands for a job."""
@@ -112,7 +133,7 @@ class Site(Record, frozen=True):
     ) -> Job:
         """A job of this site, without a network unless the project says so."""
         return Job(
-            name=f"{verb}-{self.tree.project.name}-{self.variant}",
+            name=f"{verb}-{self.tree.project.name}-{self.variant}{self._mark}",
             command=[self.script(verb), *command],
             mounts=self.mounts(),
             env={"SOURCE_DATE_EPOCH": str(self.tree.version.epoch), **env},
@@ -187,12 +208,15 @@ def sites(
     source: str,
     wanted: str,
     gpu_wanted: str | None = None,
+    build_type: str = "",
 ) -> Iterator[Site]:
     """The sites that a task's flags mean, one after the other; the first variant by default.
 
     :param wanted: what ``--engine`` says.
     :param gpu_wanted: what ``--gpu`` says; None for a task that runs nothing on a GPU.
+    :param build_type: what ``--build-type`` says; empty: release.
     """
+    build_type = check_build_type(build_type or RELEASE)
     place = engine.place(workshop, wanted)
     contained = isinstance(place, engine.Docker)
     mode = "" if gpu_wanted is None else gpu.wanted(workshop, gpu_wanted)
@@ -229,7 +253,19 @@ def sites(
         inside = project_image(workshop, tree, name, image) if contained else ""
         row = tree.variants[name]
         answer = gpu.decide(workshop, mode, place, inside, row) if mode else NOT_ASKED
-        yield Site(workshop, tree, name, place, inside, links, answer)
+        yield Site(workshop, tree, name, place, inside, links, answer, build_type)
+
+
+def check_build_type(wanted: str) -> str:
+    """``wanted``, which must be one of ``BUILD_TYPES``."""
+    if wanted not in BUILD_TYPES:
+        raise SlipwayError(
+            f"no build type '{wanted}'",
+            cause=nearest(wanted, BUILD_TYPES),
+            fix=["invoke build --build-type debug"],
+            code=USAGE,
+        )
+    return wanted
 
 
 def nvcc_here() -> bool:
@@ -337,7 +373,8 @@ def compiler_environment(s: Site) -> dict[str, str]:
 
     The instruction set is the variant's. Paths of this machine are mapped to ``/usr/src/NAME`` in
     what is compiled, so that two checkouts make the same bytes; ccache compares paths relative to
-    the directory that holds both source and build.
+    the directory that holds both source and build. A debug build keeps the paths as they are, which
+    is what a breakpoint in an editor names, and takes from the cache only what was compiled here.
     """
     source, build = s.source_inside, s.place.inside(s.build)
     system = s.tree.project.build.system
@@ -347,19 +384,21 @@ def compiler_environment(s: Site) -> dict[str, str]:
         # They compile in the source; and a Makefile's shell splits a flag at a space in it, quoted
         # or not, so a source with an odd path keeps it in its debug symbols.
         maps = [m for m in maps[:1] if shlex.quote(m) == m]
-    flags = f"{s.tree.variants[s.variant].compiler_flags} {shlex.join(maps)}"
+    flags = s.tree.variants[s.variant].compiler_flags
+    if not s.is_debug:
+        flags = f"{flags} {shlex.join(maps)}"
     if system != "cmake":  # which takes these two from its build type
-        flags = f"-g -O2 {flags}"
+        flags = f"-g {'-O0' if s.is_debug else '-O2'} {flags}"
     common = os.path.commonpath([source, build])
+    shared = {"CCACHE_BASEDIR": common if common != "/" else source, "CCACHE_NOHASHDIR": "1"}
     ccache = "/run/ccache" if s.image else str(s.workshop.cache / "ccache")
     return {
         "CFLAGS": flags,
         "CXXFLAGS": flags,
         "LDFLAGS": "-fuse-ld=mold -Wl,-z,relro -Wl,-z,now",
         "CCACHE_DIR": ccache,
-        "CCACHE_BASEDIR": common if common != "/" else source,
+        **({} if s.is_debug else shared),
         "CCACHE_COMPILERCHECK": "content",
-        "CCACHE_NOHASHDIR": "1",
         "CCACHE_ABSSTDERR": "1",  # or messages would name files relative to the build directory
         "CCACHE_MAXSIZE": s.workshop.settings.ccache_size,
         "CCACHE_STATSLOG": f"{build}/.ccache-statistics",
@@ -423,6 +462,7 @@ BACKENDS: dict[str, dict[str, str]] = {
     },
     "mesonpy": {"build-dir": "{native}", "setup-args": "-Dbuildtype=debugoptimized"},
 }
+DEBUG_BACKENDS = {"cmake.build-type": "Debug", "setup-args": "-Dbuildtype=debug"}
 
 
 def backend_settings(s: Site) -> dict[str, str]:
@@ -432,6 +472,8 @@ def backend_settings(s: Site) -> dict[str, str]:
     backend = re.search(r"""^\s*build-backend\s*=\s*["']([\w.:]+)["']""", text, re.MULTILINE)
     native = s.place.inside(s.build / "native")
     known = BACKENDS.get(backend[1], {}) if backend else {}
+    if s.is_debug:
+        known = {**known, **{k: v for k, v in DEBUG_BACKENDS.items() if k in known}}
     return {key: value.replace("{native}", native) for key, value in known.items()}
 
 
@@ -446,6 +488,8 @@ def build(s: Site, *, jobs: int = 0) -> Built:
     options = s.tree.options(s.variant)
     if how.system == "pep517":
         options = {**backend_settings(s), **options}
+    if s.is_debug and how.system == "cmake":
+        options = {**options, "CMAKE_BUILD_TYPE": "Debug"}  # scripts/build says another before it
     mode, stamp, arguments = configure_mode(s, env, options)
     receipt, inputs = s.out / "receipts" / "build.json", ""
     if how.system == "pep517":  # its frontend takes seconds to find that nothing has changed
@@ -501,7 +545,7 @@ def _run_build(
         raise SlipwayError(
             f"{s.title} was not built: status {status}",
             cause=disk_full(s.out) or cause or "the words of the compiler or build tool are above",
-            fix=[fix or f"invoke build --variant {s.variant} once that is mended"],
+            fix=[fix or f"invoke build {s.flags} once that is mended"],
             code=status,
         )
 
