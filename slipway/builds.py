@@ -27,8 +27,10 @@ from slipway.settings import Workshop
 
 if TYPE_CHECKING:
     from slipway.project import Tree
+    from slipway.why import Reason
 
 RELEASE, DEBUG = BUILD_TYPES = ("release", "debug")
+CONFIGURED = ".slipway-configured"  # the stamp that scripts/build keeps
 FEW_BYTES = 16_000_000  # a file system with less free than this is what broke the build
 
 
@@ -368,6 +370,19 @@ def shell(
         raise Exit(code=status)
 
 
+def prefix_maps(s: Site) -> dict[str, str]:
+    """Paths of this machine, to what stands for them in what is compiled; none in a debug build."""
+    source, name = s.source_inside, f"/usr/src/{s.tree.project.name}"
+    if s.is_debug:
+        return {}
+    if s.tree.project.build.system in ("make", "script"):
+        # They compile in the source; and a Makefile's shell splits a flag at a space in it, quoted
+        # or not, so a source with an odd path keeps it in its debug symbols.
+        flag = f"{source}={name}"
+        return {source: name} if shlex.quote(flag) == flag else {}
+    return {source: name, s.place.inside(s.build): f"{name}/build"}
+
+
 def compiler_environment(s: Site) -> dict[str, str]:
     """Flags and caches for whatever build system runs: they come in by the environment.
 
@@ -378,15 +393,8 @@ def compiler_environment(s: Site) -> dict[str, str]:
     """
     source, build = s.source_inside, s.place.inside(s.build)
     system = s.tree.project.build.system
-    name = f"/usr/src/{s.tree.project.name}"
-    maps = [f"-ffile-prefix-map={source}={name}", f"-ffile-prefix-map={build}={name}/build"]
-    if system in ("make", "script"):
-        # They compile in the source; and a Makefile's shell splits a flag at a space in it, quoted
-        # or not, so a source with an odd path keeps it in its debug symbols.
-        maps = [m for m in maps[:1] if shlex.quote(m) == m]
-    flags = s.tree.variants[s.variant].compiler_flags
-    if not s.is_debug:
-        flags = f"{flags} {shlex.join(maps)}"
+    maps = [f"-ffile-prefix-map={path}={name}" for path, name in prefix_maps(s).items()]
+    flags = f"{s.tree.variants[s.variant].compiler_flags} {shlex.join(maps)}".rstrip()
     if system != "cmake":  # which takes these two from its build type
         flags = f"-g {'-O0' if s.is_debug else '-O2'} {flags}"
     common = os.path.commonpath([source, build])
@@ -415,15 +423,19 @@ def configure_mode(
     ``fresh`` when what CMake reads only once has changed (compilers, flags, source directory);
     ``again`` when options have; ``no`` when nothing has: Ninja itself sees changed CMake files.
     """
-    once = {k: v for k, v in env.items() if k in ("CFLAGS", "CXXFLAGS", "LDFLAGS")}
     how = s.tree.project.build
-    ways = [how.system, how.directory, how.targets, how.commands, how.network]
-    toolchain = fingerprint(once, s.image, s.source_inside, ways)
+    toolchain = {  # in plain, so that --why can say which of it has changed
+        "image": s.image,
+        "CXXFLAGS": env["CXXFLAGS"],  # and CFLAGS, which are the same
+        "LDFLAGS": env["LDFLAGS"],
+        "source": s.source_inside,
+        "build": [how.system, how.directory, [*how.targets], [*how.commands], how.network],
+    }
     stamp = json.dumps({"toolchain": toolchain, "options": options}, sort_keys=True)
     dash_d = "-D" if how.system == "cmake" else ""
     arguments = [f"{dash_d}{key}={value}" for key, value in options.items()]
     try:
-        text = (s.build / ".slipway-configured").read_text()
+        text = (s.build / CONFIGURED).read_text()
         before = json.loads(text)
         same, gone = before["toolchain"] == toolchain, [*before["options"]]
     except (OSError, *receipts.NOT_OURS):
@@ -477,20 +489,31 @@ def backend_settings(s: Site) -> dict[str, str]:
     return {key: value.replace("{native}", native) for key, value in known.items()}
 
 
-def build(s: Site, *, jobs: int = 0) -> Built:
-    """Configure if inputs changed, compile what changed, and say how it went."""
+def build_options(s: Site) -> dict[str, str]:
+    """What the build system is told, by name."""
+    options = s.tree.options(s.variant)
+    system = s.tree.project.build.system
+    if system == "pep517":
+        return {**backend_settings(s), **options}
+    if s.is_debug and system == "cmake":
+        return {**options, "CMAKE_BUILD_TYPE": "Debug"}  # scripts/build says another before it
+    return options
+
+
+def build(s: Site, *, jobs: int = 0, why: bool = False) -> Built:
+    """Configure if inputs changed, compile what changed, and say how it went.
+
+    :param why: say too what caused it.
+    """
     if s.tree.wheel:
         console.say(f"{s.title}: nothing to compile, {s.tree.wheel.name} is a prebuilt wheel")
         return Built(0, 0, 0)
     start = time.monotonic()
     how = s.tree.project.build
     env = compiler_environment(s)
-    options = s.tree.options(s.variant)
-    if how.system == "pep517":
-        options = {**backend_settings(s), **options}
-    if s.is_debug and how.system == "cmake":
-        options = {**options, "CMAKE_BUILD_TYPE": "Debug"}  # scripts/build says another before it
+    options = build_options(s)
     mode, stamp, arguments = configure_mode(s, env, options)
+    causes = Causes(s, stamp, mode, asked=why)
     receipt, inputs = s.out / "receipts" / "build.json", ""
     if how.system == "pep517":  # its frontend takes seconds to find that nothing has changed
         inputs = fingerprint(inputs_of(s), stamp)
@@ -498,6 +521,7 @@ def build(s: Site, *, jobs: int = 0) -> Built:
         if known:
             since = console.moment(known.made_at)
             console.say(f"{s.title} is unchanged since {since}: no work to do")
+            causes.tell()
             return Built(time.monotonic() - start, 0, 0)
     if how.system == "script":
         arguments = list(how.commands)
@@ -507,13 +531,16 @@ def build(s: Site, *, jobs: int = 0) -> Built:
     if not s.workshop.dry:
         statistics.unlink(missing_ok=True)
         if s.copied:
-            update_copy(s, afresh=mode == "fresh")
+            changed = update_copy(s, afresh=mode == "fresh")
+            causes.copied(changed)
     if jobs:
         env["SLIPWAY_JOBS"] = str(jobs)
-    if how.network and how.system == "cmake" and mode != "no":
-        _run_build(s, "configure", stamp, arguments, env, network=True)
-        mode, arguments = "no", []
-    _run_build(s, mode, stamp, arguments, env, network=how.network and how.system != "cmake")
+    env |= causes.variables
+    with causes.told():
+        if how.network and how.system == "cmake" and mode != "no":
+            _run_build(s, "configure", stamp, arguments, env, network=True)
+            mode, arguments = "no", []
+        _run_build(s, mode, stamp, arguments, env, network=how.network and how.system != "cmake")
     hits, compiled = ccache_counts(statistics)
     result = Built(time.monotonic() - start, compiled, hits)
     if not s.workshop.dry:
@@ -525,6 +552,49 @@ def build(s: Site, *, jobs: int = 0) -> Built:
             f"{console.seconds(result.duration)}, {result.cache}"
         )
     return result
+
+
+class Causes:
+    """What ``--why`` tells at the end of a build, gathered while it goes on; nothing unasked."""
+
+    def __init__(self, s: Site, stamp: str, mode: str, *, asked: bool) -> None:
+        self._site, self._asked, self._mode = s, asked and not s.workshop.dry, mode
+        self._reasons: list[Reason] = []
+        if self._asked:
+            from slipway import why  # whose patterns a build that nobody asks about need not pay
+
+            self._reasons = why.of_configuration(why.stamp(s.build / CONFIGURED), stamp, mode)
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """What tells ``scripts/build`` to have Ninja explain itself."""
+        return {"SLIPWAY_WHY": "1"} if self._asked else {}
+
+    def copied(self, names: Sequence[str]) -> None:
+        """Files of the source that changed, where a copy is built and Ninja does not know them."""
+        is_cmake = self._site.tree.project.build.system == "cmake"
+        if self._asked and not is_cmake and self._mode != "fresh":  # which copies everything
+            from slipway import why
+
+            self._reasons += why.of_copy(names)
+
+    def tell(self) -> None:
+        """Say it all, with what Ninja has explained."""
+        if self._asked:
+            from slipway import why
+
+            afresh = self._mode == "fresh"
+            ninja = why.read(self._site.build, self._site.source_inside, afresh=afresh)
+            for line in why.lines(self._site.title, [*self._reasons, *ninja]):
+                console.say(line)
+
+    @contextlib.contextmanager
+    def told(self) -> Iterator[None]:
+        """Tell it at the end, also of what fails: that was done for a reason too."""
+        try:
+            yield
+        finally:
+            self.tell()
 
 
 def _run_build(
@@ -550,14 +620,14 @@ def _run_build(
         )
 
 
-def update_copy(s: Site, *, afresh: bool) -> None:
-    """Bring the copy of the source up to date."""
+def update_copy(s: Site, *, afresh: bool) -> list[str]:
+    """Bring the copy of the source up to date; the names of the files that were not."""
     ours = not_source(s.workshop, s.tree.source)
     if afresh:
         copies.remove(s.copy)
     changed = copies.sync(s.tree.source, s.copy, ours)
     if changed:
-        console.say(f"{changed} files of {s.tree.source} copied into {s.shown(s.copy)}")
+        console.say(f"{len(changed)} files of {s.tree.source} copied into {s.shown(s.copy)}")
     # Where docker mounts into the copy, docker would make the directories itself, as root.
     for mount in s.mounts():
         if (
@@ -567,6 +637,7 @@ def update_copy(s: Site, *, afresh: bool) -> None:
         ):
             inside = s.copy / mount.source.relative_to(s.tree.source)
             inside.mkdir(parents=True, exist_ok=True)
+    return changed
 
 
 def ccache_counts(log: Path) -> tuple[int, int]:

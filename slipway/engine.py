@@ -141,6 +141,8 @@ class Job(Record, frozen=True):
     labels: Mapping[str, str] = msgspec.field(default_factory=dict)
     lan: bool = False
     """Its ports answer at every address of this machine, not at 127.0.0.1 alone."""
+    capabilities: tuple[str, ...] = ()
+    """Linux capabilities beyond the engine's own few, such as ``SYS_PTRACE``."""
 
 
 class Place(Protocol):
@@ -194,7 +196,7 @@ def run_arguments(
         argv += ["--publish", f"{EVERYWHERE if job.lan else '127.0.0.1'}:{port}"]
     if job.shm_size:
         argv += ["--shm-size", job.shm_size]
-    argv += job.gpu
+    argv += [*job.gpu, *(word for name in job.capabilities for word in ("--cap-add", name))]
     if user.uid:
         argv += ["--user", f"{user.uid}:{user.gid}"]
         for file in ("passwd", "group"):
