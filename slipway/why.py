@@ -131,20 +131,21 @@ def of_ninja(said: str, source: str, *, afresh: bool = False) -> list[Reason]:
     for path in sorted(newer, key=lambda p: (-len(newer[p]), p)):
         if path in made:
             continue
-        what = "CMake configures again" if newer[path] == {"build.ninja"} else _made(newer[path])
-        reasons.append((_kind(path, source), f"{path}: {what}"))
+        what = "for CMake" if newer[path] == {"build.ninja"} else _made(newer[path])
+        shown = path.removeprefix(f"{source}/")
+        reasons.append((_kind(path, source), f"{shown} has changed, {what}"))
     commands -= gone
     if commands:
-        reasons.append((CONFIGURATION, f"the commands have changed: {_made(commands)}"))
+        reasons.append((CONFIGURATION, f"the commands have changed, {_made(commands)}"))
     if gone and not afresh:
-        reasons.append((CONFIGURATION, f"not made before, or removed: {_made(gone)}"))
+        reasons.append((CONFIGURATION, f"nothing was there, {_made(gone)}"))
     return reasons
 
 
 def _made(outputs: set[str]) -> str:
     if len(outputs) == 1:
-        return f"{next(iter(outputs)).rpartition('/')[2]} was made"
-    return f"{len(outputs)} files were made"
+        return f"for {next(iter(outputs)).rpartition('/')[2]}"
+    return f"for {len(outputs)} files"
 
 
 def _kind(path: str, source: str) -> str:
