@@ -27,6 +27,7 @@ from slipway import builds, console, engine, testing
 from slipway.builds import DEBUG, RELEASE, Site
 from slipway.engine import Mount
 from slipway.errors import BAD_DATA, NO_INPUT, TEMPORARY, USAGE, SlipwayError
+from slipway.project import find
 from slipway.reading import LOOPBACK, is_free
 from slipway.records import Record
 from slipway.settings import Workshop
@@ -566,12 +567,20 @@ def keep_cores(s: Site) -> list[str]:
         console.say(f"{console.bold('died')} {name}: once more, under gdb")
         file = cores / core_name(name)
         if name in known and _run_again(s, known[name], file):
-            commands.append(f"invoke debug --core {shlex.quote(s.shown(file))}")
+            commands.append(shlex.join(["invoke", "debug", "--core", s.shown(file), *naming(s)]))
         else:
             console.say(f"no core of {name}: it did not die again")
     if names[SHOWN_CRASHES:]:
         console.say(f"{len(names) - SHOWN_CRASHES} more have died, and were not run again")
     return commands
+
+
+def naming(s: Site) -> list[str]:
+    """The flags that mean this tree again, where it is not the one that is meant without any."""
+    words = [] if s.tree.file == find(s.workshop, "") else ["--project", s.shown(s.tree.file)]
+    if s.tree.project.source.kind == "here" and s.tree.source != s.tree.file.parent:
+        words += ["--source", s.shown(s.tree.source)]
+    return words
 
 
 def _run_again(s: Site, program: Program, core: Path) -> bool:

@@ -529,9 +529,23 @@ def log(site: Site, *names: str) -> None:
     (site.reports / "ctest.log").write_text("".join(lines))
 
 
-def test_a_test_that_died_is_run_again_with_its_environment_and_its_core_is_kept(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_the_command_names_a_tree_that_is_not_the_usual_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(tmp_path)
+    site = make_site(tmp_path)
+    assert debugging.naming(site) == []
+    source = tmp_path / "else where"
+    elsewhere = replace(site, tree=replace(site.tree, source=source))
+    assert debugging.naming(elsewhere) == ["--source", "else where"]
+    other = replace(site, tree=replace(site.tree, file=source / "project.yaml", source=source))
+    assert debugging.naming(other) == ["--project", "else where/project.yaml"]
+
+
+def test_a_test_that_died_is_run_again_with_its_environment_and_its_core_is_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     site, place = recorded(tmp_path)
     place.leaves = {"Linear.Forward.core": "a core"}
     log(site, "Linear.Forward", "plain")
