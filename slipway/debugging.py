@@ -8,13 +8,16 @@ seccomp profile does not let a process ask for another.
 from __future__ import annotations
 
 import contextlib
+import errno
 import mmap
 import os
 import re
+import select
 import shlex
 import signal
 import socket
 import struct
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,7 +31,7 @@ from slipway.builds import DEBUG, RELEASE, Site
 from slipway.engine import Mount
 from slipway.errors import BAD_DATA, NO_INPUT, TEMPORARY, USAGE, SlipwayError
 from slipway.project import find
-from slipway.reading import LOOPBACK, is_free
+from slipway.reading import LOOPBACK
 from slipway.records import Record
 from slipway.settings import Workshop
 
@@ -341,24 +344,24 @@ def _is_seen(s: Site, path: Path) -> bool:
 # -- gdbserver
 
 
-def choose_port(wanted: int) -> int:
-    """The port of 127.0.0.1 that ``--port`` names, or a free one."""
-    if wanted and not 0 < wanted < 65536:
+def listen(port: int) -> socket.socket:
+    """A listening socket at the port of 127.0.0.1 that ``--port`` names, or at a free one."""
+    if not 0 <= port < 65536:
         raise SlipwayError(
-            f"{wanted} is no port", fix=["invoke debug --server, at a free one"], code=USAGE
+            f"{port} is no port", fix=["invoke debug --server, at a free one"], code=USAGE
         )
-    if wanted and not is_free(wanted, lan=False):
+    try:
+        return socket.create_server((LOOPBACK, port), backlog=1)
+    except OSError as error:
+        in_use = error.errno == errno.EADDRINUSE
         raise SlipwayError(
-            f"port {wanted} of {LOOPBACK} is in use",
-            cause="another program listens there, maybe another invoke debug --server",
-            fix=["invoke ps", "invoke debug --server without --port, at a free one"],
+            f"port {port} of {LOOPBACK} {'is in use' if in_use else 'cannot be listened at'}",
+            cause="another program listens there, maybe another invoke debug --server"
+            if in_use
+            else str(error),
+            fix=["invoke debug --server without --port, at a free one"],
             code=TEMPORARY,
-        )
-    if wanted:
-        return wanted
-    with socket.socket() as attempt:
-        attempt.bind((LOOPBACK, 0))
-        return int(attempt.getsockname()[1])
+        ) from error
 
 
 def attach(s: Site, port: int, program: Program) -> list[str]:
@@ -372,6 +375,36 @@ def attach(s: Site, port: int, program: Program) -> list[str]:
         f"  {shlex.join(['gdb', *command, *own])}",
         f'  or, in launch.json: "miDebuggerServerAddress": "{LOOPBACK}:{port}"',
     ]
+
+
+def relay(server: socket.socket, near: socket.socket) -> None:
+    """Let one debugger in, and hand on what it and gdbserver say, until one of them hangs up."""
+    with contextlib.suppress(OSError):  # one of the three was closed: it is over
+        far, _ = server.accept()
+        server.close()
+        with far, near:
+            other = {far: near, near: far}
+            while True:
+                for end in select.select([far, near], [], [])[0]:
+                    block = end.recv(1 << 16)
+                    if not block:
+                        return
+                    other[end].sendall(block)
+
+
+def serve(s: Site, program: Program, server: socket.socket) -> None:
+    """gdbserver, for the first who connects; it listens nowhere itself.
+
+    gdbserver's own socket would answer at every address that it has, to whoever comes, and needs a
+    network. Here it speaks on standard input and output, and the port is ours.
+    """
+    near, wire = socket.socketpair()
+    thread = threading.Thread(target=relay, args=(server, near), daemon=True)
+    with server, wire:  # what is left of the wire is closed by then, which ends the relay
+        thread.start()
+        options = ["--once", "--no-disable-randomization", "-"]
+        start(s, ["gdbserver", *options, *program.command], program, wire.fileno())
+    thread.join(timeout=1)
 
 
 # -- what is typed
@@ -393,11 +426,8 @@ class Wish(Record, frozen=True):
         return f"invoke debug {name} {shlex.quote(value)}"
 
 
-def check(workshop: Workshop, wish: Wish, wanted: str) -> None:
-    """Refuse what does not go together, before anything is done.
-
-    :param wanted: what ``--engine`` says.
-    """
+def check(wish: Wish) -> None:
+    """Refuse what does not go together, before anything is done."""
     if not (wish.target or wish.core):
         raise SlipwayError(
             "nothing to debug is named",
@@ -423,13 +453,6 @@ def check(workshop: Workshop, wish: Wish, wanted: str) -> None:
             fix=["invoke test"],
             code=NO_INPUT,
         )
-    if wish.server and not isinstance(engine.place(workshop, wanted), engine.Docker):
-        raise SlipwayError(
-            "--server needs a container engine: gdbserver listens at every address that it has",
-            cause="in place these are all of this machine's, and who connects may run anything",
-            fix=[wish.shown],
-            code=USAGE,
-        )
 
 
 def debug(
@@ -446,7 +469,7 @@ def debug(
 
     The others say what the flags of these names say, ``wanted`` what ``--engine`` does.
     """
-    check(workshop, wish, wanted)
+    check(wish)
     program = ""
     if wish.core:
         program = executable_of(Path(wish.core))
@@ -454,7 +477,7 @@ def debug(
         variant, build_type = variant or made_as, build_type or made_for
     else:
         name, build_type = "", build_type or DEBUG
-    port = choose_port(wish.port) if wish.server else 0
+    server = listen(wish.port) if wish.server else None
     mode = None if wish.core else gpu  # what has ended needs none
     s = next(iter(builds.sites(workshop, variant, project, source, wanted, mode, build_type)))
     if name and name != s.tree.project.name:
@@ -470,12 +493,11 @@ def debug(
         found = Program((wish.target, *wish.arguments))
         if not workshop.dry:
             found = find_program(s, wish.target, wish.arguments)
-    if not port:
+    if not server:
         return start(s, gdb(s, "--args", *found.command), found)
-    for line in attach(s, port, found):
+    for line in attach(s, server.getsockname()[1], found):
         console.say(line)
-    options = ["--once", "--no-disable-randomization", f":{port}"]
-    return start(s, ["gdbserver", *options, *found.command], found, port)
+    return serve(s, found, server)
 
 
 def open_core(s: Site, wish: Wish, program: str) -> None:
@@ -494,8 +516,11 @@ def open_core(s: Site, wish: Wish, program: str) -> None:
     start(s, command, Program((), mounts=tuple(mounts)))
 
 
-def start(s: Site, command: Sequence[str], program: Program, port: int = 0) -> None:
-    """Run a debugger for a person, or for what they pipe into it."""
+def start(s: Site, command: Sequence[str], program: Program, wire: int = -1) -> None:
+    """Run a debugger for a person, or for what they pipe into it.
+
+    :param wire: what it reads and writes instead.
+    """
     if not s.workshop.dry:
         s.prepare()
     job = s.job("debug", [], {})
@@ -505,13 +530,12 @@ def start(s: Site, command: Sequence[str], program: Program, port: int = 0) -> N
         mounts=[*job.mounts, *program.mounts],
         env={**job.env, **program.env},
         workdir=program.directory or s.place.inside(s.build),
-        network=bool(port),
-        ports=[f"{port}:{port}"] if port else [],
+        wire=wire,
         interactive=True,
         alone=False,
         capabilities=CAPABILITIES,
     )
-    with gdb_s_own_interrupts(s):
+    with contextlib.nullcontext() if wire >= 0 else gdb_s_own_interrupts(s):
         status = s.place.run(s.given_gpu(job), s.image)
     if status:
         raise Exit(code=status)

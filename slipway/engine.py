@@ -143,6 +143,20 @@ class Job(Record, frozen=True):
     """Its ports answer at every address of this machine, not at 127.0.0.1 alone."""
     capabilities: tuple[str, ...] = ()
     """Linux capabilities beyond the engine's own few, such as ``SYS_PTRACE``."""
+    wire: int = -1
+    """File descriptor that is its standard input and output; its standard error is shown."""
+
+    @property
+    def stdin(self) -> int | None:
+        """Where its standard input comes from; None: from where ours does."""
+        if self.wire >= 0:
+            return self.wire
+        return None if self.interactive else subprocess.DEVNULL
+
+    @property
+    def stdout(self) -> int | None:
+        """Where its standard output goes; None: where ours does."""
+        return self.wire if self.wire >= 0 else None
 
 
 class Place(Protocol):
@@ -425,6 +439,7 @@ class Docker(Record, frozen=True):
         """Run ``job`` in a container that is gone afterwards, whatever ends it."""
         name = container_name(job, self.workshop.checkout)
         terminal = on_terminal() if job.interactive else sys.stdout.isatty()
+        terminal = terminal and job.wire < 0
         argv = [client(), *self._arguments(job, image, terminal=terminal)]
         console.show_command(argv)
         if self.workshop.dry:
@@ -433,7 +448,8 @@ class Docker(Record, frozen=True):
         def start() -> int:
             return processes.call(
                 argv,
-                stdin=None if job.interactive else subprocess.DEVNULL,
+                stdin=job.stdin,
+                stdout=job.stdout,
                 show=self._shown(job),
                 heard=heard,
                 on_stop=lambda: remove_container(name),
@@ -499,7 +515,8 @@ class InPlace(Record, frozen=True):
         return processes.call(
             argv,
             cwd=Path(job.workdir) if job.workdir else None,
-            stdin=None if job.interactive else subprocess.DEVNULL,
+            stdin=job.stdin,
+            stdout=job.stdout,
             heard=heard,
             own_group=not job.interactive,
         )

@@ -178,11 +178,12 @@ def test_gdbserver_answers_at_127_0_0_1_and_ends_with_its_program(
             said += process.stdout.readline()
             assert process.poll() is None, said
             found = re.search(r"waiting for one debugger at 127\.0\.0\.1:(\d+)", said)
-            return int(found[1]) if found and "Listening on port" in said else 0
+            return int(found[1]) if found and "Remote debugging using stdio" in said else 0
 
         port = wait_for(listens, "gdbserver listens")
         assert f"target remote 127.0.0.1:{port}" in said
-        assert "--publish 127.0.0.1:" in said
+        assert "--network none" in shown_commands(said)[-1]
+        assert "--publish" not in said
         with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
             assert re.search(r"\$[ST]05", answer(connection, "?"))
             connection.sendall(b"$k#6b")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import socket
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ from slipway.debugging import Program, Wish
 from slipway.engine import Caller, Job, run_arguments
 from slipway.errors import BAD_DATA, NO_INPUT, TEMPORARY, USAGE, SlipwayError
 from slipway.processes import Heard
-from tests.unit.fakes import make_site, make_workshop
+from tests.unit.fakes import make_site
 
 # -- command lines
 
@@ -288,7 +289,7 @@ def test_the_debugger_gets_one_capability_a_terminal_and_no_network(tmp_path: Pa
     debugging.start(site, ["gdb"], Program(("/t",), "/d", {"A": "1"}))
     (job,) = place.jobs
     assert job.capabilities == ("SYS_PTRACE",)
-    assert (job.interactive, job.network, job.ports) == (True, False, [])
+    assert (job.interactive, job.network, job.ports, job.stdin) == (True, False, (), None)
     assert (job.workdir, job.env["A"]) == ("/d", "1")
     arguments = docker_run(job)
     assert commands(arguments, "--cap-add") == ["SYS_PTRACE"]
@@ -296,12 +297,67 @@ def test_the_debugger_gets_one_capability_a_terminal_and_no_network(tmp_path: Pa
     assert "--security-opt" not in arguments
 
 
-def test_gdbserver_is_published_at_127_0_0_1_alone(tmp_path: Path) -> None:
+def test_gdbserver_has_no_port_and_no_network_and_speaks_to_who_is_connected_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     site, place = recorded(tmp_path)
-    debugging.start(site, ["gdbserver"], Program(("/t",)), 40123)
+    near, far = socket.socketpair()
+
+    class Server:
+        """Lets one debugger in."""
+
+        closed = 0
+
+        def accept(self) -> tuple[socket.socket, str]:
+            return far, "debugger"
+
+        def close(self) -> None:
+            self.closed += 1
+
+        def __enter__(self) -> None: ...
+
+        def __exit__(self, *_: object) -> None: ...
+
+    def echo(job: Job, image: str, heard: Heard | None = None) -> int:
+        place.jobs.append(job)
+        wire = os.dup(job.wire)
+        os.write(wire, os.read(wire, 100).upper())
+        os.close(wire)
+        assert near.recv(100) == b"+$QSUPPORTED"
+        return 0
+
+    monkeypatch.setattr(place, "run", echo)
+    near.sendall(b"+$qSupported")
+    server = Server()
+    debugging.serve(site, Program(("/t", "x")), server)  # type: ignore[arg-type]
     (job,) = place.jobs
+    assert job.command == [
+        *("gdbserver", "--once", "--no-disable-randomization", "-", "/t", "x"),
+    ]
     arguments = docker_run(job)
-    assert commands(arguments, "--publish") == ["127.0.0.1:40123:40123"]
+    assert commands(arguments, "--network") == ["none"]
+    assert "--publish" not in arguments
+    assert server.closed == 1  # to nobody else
+    assert near.recv(100) == b""
+    near.close()
+
+
+def test_a_relay_ends_when_either_end_hangs_up() -> None:
+    for which in (0, 1):
+        near, wire = socket.socketpair()
+        far, debugger = socket.socketpair()
+
+        class Server:
+            def accept(self, far: socket.socket = far) -> tuple[socket.socket, str]:
+                return far, ""
+
+            def close(self) -> None: ...
+
+        (wire, debugger)[which].close()
+        debugging.relay(Server(), near)  # type: ignore[arg-type]
+        (left,) = (end for end in (wire, debugger) if end.fileno() >= 0)
+        assert left.recv(1) == b""
+        left.close()
 
 
 def test_the_debugger_s_status_is_ours(tmp_path: Path) -> None:
@@ -322,36 +378,35 @@ def test_what_to_type_to_be_connected_names_port_and_program(tmp_path: Path) -> 
     assert "python3" not in "\n".join(debugging.attach(site, 1, Program(("python3", "/x.py"))))
 
 
-def test_a_port_in_use_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(debugging, "is_free", lambda port, *, lan: (port, lan) != (40123, False))
-    assert debugging.choose_port(40124) == 40124
-    with pytest.raises(SlipwayError, match=r"port 40123 of 127\.0\.0\.1 is in use") as caught:
-        debugging.choose_port(40123)
+def test_a_port_in_use_is_refused() -> None:
+    with debugging.listen(0) as server:
+        host, port = server.getsockname()
+        assert host == "127.0.0.1"
+        with pytest.raises(SlipwayError, match=rf"port {port} of 127\.0\.0\.1 is in") as caught:
+            debugging.listen(port)
     assert caught.value.code == TEMPORARY
-    with pytest.raises(SlipwayError, match="70000 is no port"):
-        debugging.choose_port(70000)
+    debugging.listen(port).close()
 
 
-def test_without_a_port_a_free_one_is_found() -> None:
-    assert 1024 <= debugging.choose_port(0) < 65536
+def test_a_number_that_is_no_port_is_refused() -> None:
+    with pytest.raises(SlipwayError, match="70000 is no port") as caught:
+        debugging.listen(70000)
+    assert caught.value.code == USAGE
 
 
 @pytest.mark.parametrize(
-    ("wish", "wanted", "words", "code"),
+    ("wish", "words", "code"),
     [
-        (Wish(), "", "nothing to debug is named", USAGE),
-        (Wish("t", port=1), "", "--port goes with --server", USAGE),
-        (Wish(core="c", server=True), "", "--core opens what has ended", USAGE),
-        (Wish(core="c", arguments=("x",)), "", "--core opens what has ended", USAGE),
-        (Wish(core="/nowhere/x.core"), "", "no core /nowhere/x.core", NO_INPUT),
-        (Wish("t", server=True), "host", "--server needs a container engine", USAGE),
+        (Wish(), "nothing to debug is named", USAGE),
+        (Wish("t", port=1), "--port goes with --server", USAGE),
+        (Wish(core="c", server=True), "--core opens what has ended", USAGE),
+        (Wish(core="c", arguments=("x",)), "--core opens what has ended", USAGE),
+        (Wish(core="/nowhere/x.core"), "no core /nowhere/x.core", NO_INPUT),
     ],
 )
-def test_what_does_not_go_together_is_refused(
-    tmp_path: Path, wish: Wish, wanted: str, words: str, code: int
-) -> None:
+def test_what_does_not_go_together_is_refused(wish: Wish, words: str, code: int) -> None:
     with pytest.raises(SlipwayError, match=words) as caught:
-        debugging.check(make_workshop(tmp_path), wish, wanted)
+        debugging.check(wish)
     assert caught.value.code == code
     assert caught.value.fix
 
@@ -359,9 +414,8 @@ def test_what_does_not_go_together_is_refused(
 def test_what_goes_together_is_not_refused(tmp_path: Path) -> None:
     core = tmp_path / "x.core"
     core.touch()
-    workshop = make_workshop(tmp_path)
     for wish in (Wish("t"), Wish("t", server=True, port=1), Wish("t", core=str(core))):
-        debugging.check(workshop, wish, "docker")
+        debugging.check(wish)
 
 
 # -- cores
