@@ -267,8 +267,8 @@ def test_a_path_with_a_colon_is_mounted_where_pythonpath_can_say_it(tmp_path: Pa
 def test_a_script_that_is_not_there_gets_the_nearest(tmp_path: Path) -> None:
     site, _ = recorded(tmp_path)
     (site.tree.source / "train.py").touch()
-    with pytest.raises(SlipwayError, match=r"no script trian\.py") as caught:
-        debugging.find_program(site, "trian.py", [])
+    with pytest.raises(SlipwayError, match=r"no script traim\.py") as caught:
+        debugging.find_program(site, "traim.py", [])
     assert caught.value.cause == "did you mean train.py?"
     assert caught.value.code == NO_INPUT
 
