@@ -219,8 +219,8 @@ def test_the_debug_tree_stands_beside_the_release_s_and_is_never_packaged(
     assert os.fsencode(tiny) not in released.read_bytes()
     done = built.checkout.invoke("test", *project, "--build-type", "debug", "--image", "prod")
     refused(done, 64, "never packaged")
-    done = built.checkout.invoke("build", *project, "--build-type", "debugg")
-    refused(done, 64, "no build type 'debugg'", "did you mean 'debug'?")
+    done = built.checkout.invoke("build", *project, "--build-type", "dbg")
+    refused(done, 64, "no build type 'dbg'", "did you mean 'debug'?")
 
 
 # -- why

@@ -124,8 +124,8 @@ def test_a_known_backend_is_told_the_build_type(
 
 def test_an_unknown_build_type_is_refused() -> None:
     assert builds.check_build_type("debug") == "debug"
-    with pytest.raises(SlipwayError, match="no build type 'debugg'") as caught:
-        builds.check_build_type("debugg")
+    with pytest.raises(SlipwayError, match="no build type 'dbg'") as caught:
+        builds.check_build_type("dbg")
     assert "did you mean 'debug'?" in caught.value.cause
 
 
