@@ -14,6 +14,7 @@ import os
 import re
 import select
 import shlex
+import shutil
 import signal
 import socket
 import struct
@@ -29,7 +30,7 @@ from msgspec.structs import replace
 from slipway import builds, console, engine, testing
 from slipway.builds import DEBUG, RELEASE, Site
 from slipway.engine import Mount
-from slipway.errors import BAD_DATA, NO_INPUT, TEMPORARY, USAGE, SlipwayError
+from slipway.errors import BAD_DATA, NO_INPUT, TEMPORARY, UNAVAILABLE, USAGE, SlipwayError
 from slipway.project import find
 from slipway.reading import LOOPBACK
 from slipway.records import Record
@@ -50,6 +51,15 @@ class Program(Record, frozen=True):
     env: Mapping[str, str] = msgspec.field(default_factory=dict)
     mounts: tuple[Mount, ...] = ()
     """What a job does not see by itself."""
+
+
+def lacks(s: Site, tool: str) -> SlipwayError | None:
+    """What is wrong where ``tool`` is not on this machine and jobs run in place."""
+    if s.image or shutil.which(tool, path=engine.path_in_place(s.workshop)):
+        return None
+    return SlipwayError(
+        f"no {tool} on this machine", fix=[f"sudo apt-get install {tool}"], code=UNAVAILABLE
+    )
 
 
 # -- gdb's command line
@@ -521,6 +531,9 @@ def start(s: Site, command: Sequence[str], program: Program, wire: int = -1) -> 
 
     :param wire: what it reads and writes instead.
     """
+    lacking = lacks(s, command[0])
+    if lacking:
+        raise lacking
     if not s.workshop.dry:
         s.prepare()
     job = s.job("debug", [], {})
@@ -581,6 +594,10 @@ def keep_cores(s: Site) -> list[str]:
     names = crashed(log.read_text(encoding="utf-8", errors="replace")) if log.is_file() else []
     if not names:
         return []
+    lacking = lacks(s, "gdb")
+    if lacking:
+        console.say(f"{len(names)} tests have died; {lacking.what}, so none is run again")
+        return list(lacking.fix)
     cores = s.out / CORES
     cores.mkdir(exist_ok=True)
     for file in cores.glob("*.core"):

@@ -481,6 +481,12 @@ class Docker(Record, frozen=True):
         return back
 
 
+def path_in_place(workshop: Workshop) -> str:
+    """PATH of jobs in place: no virtual environment or pyenv of the host leaks into a build."""
+    tools = workshop.cache / "host" / "bin"
+    return f"{tools}:/opt/slipway/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
 class InPlace(Record, frozen=True):
     """Jobs run on this machine itself: we are inside the dev image, or were told ``host``."""
 
@@ -498,12 +504,7 @@ class InPlace(Record, frozen=True):
     ) -> int:
         """Run ``job`` here, in a process group that ends with us."""
         home = os.environ.get("HOME", "/")
-        # Neither a virtual environment nor a pyenv of the host may leak into what is compiled.
-        tools = self.workshop.cache / "host" / "bin"
-        path = (
-            f"{tools}:/opt/slipway/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-        )
-        env = {"HOME": home, "PATH": path, "LC_ALL": "C.UTF-8", **job.env}
+        env = {"HOME": home, "PATH": path_in_place(self.workshop), "LC_ALL": "C.UTF-8", **job.env}
         for name in ("TERM", "USER", "TMPDIR", *PROXIES):
             if name in os.environ:
                 env.setdefault(name, os.environ[name])

@@ -16,7 +16,7 @@ import pytest
 from invoke.exceptions import Exit
 from msgspec.structs import replace
 
-from slipway import builds, debugging, testing
+from slipway import builds, debugging, engine, testing
 from slipway.builds import Site
 from slipway.debugging import Program, Wish
 from slipway.engine import Caller, Job, run_arguments
@@ -624,6 +624,22 @@ def test_of_many_that_died_three_are_run_again(
     debugging.keep_cores(site)
     assert sum(job.command[0] == "timeout" for job in place.jobs) == 2  # CTest knows no x
     assert "2 more have died" in capsys.readouterr().out
+
+
+def test_a_machine_without_gdb_is_told_so_where_jobs_run_in_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site = make_site(tmp_path, host=True)
+    site.prepare()
+    monkeypatch.setattr(engine, "path_in_place", lambda _: str(tmp_path))
+    with pytest.raises(SlipwayError, match="no gdb on this machine") as caught:
+        debugging.start(site, ["gdb"], Program(("/t",)))
+    assert caught.value.fix == ("sudo apt-get install gdb",)
+    log(site, "plain")
+    assert debugging.keep_cores(site) == ["sudo apt-get install gdb"]
+    assert "1 tests have died; no gdb on this machine" in capsys.readouterr().out
+    executable(tmp_path / "gdb")
+    assert debugging.lacks(site, "gdb") is None
 
 
 def test_where_no_test_died_nothing_is_run_again(tmp_path: Path) -> None:
