@@ -99,7 +99,12 @@ def again(s: Site, core: str, program: Program) -> list[str]:
     :param core: where it goes, inside.
     """
     commands = ["run", f"backtrace {FRAMES}", f"generate-core-file {core}"]
-    limit = ["timeout", "--kill-after=10", str(PATIENCE_S)]
+    limit = [
+        "timeout",
+        "--foreground",
+        "--kill-after=10",
+        str(PATIENCE_S),
+    ]  # gdb needs the terminal
     executed = [word for command in commands for word in ("-ex", command)]
     return [*limit, *gdb(s, "-nx", "-batch", *executed, "--args", *program.command)]
 
@@ -301,6 +306,15 @@ def _mapped(note: bytes) -> Iterator[tuple[int, int, str]]:
         yield start, end, os.fsdecode(name)
 
 
+def on_host(program: str, root: Path) -> str:
+    """Where a program stands on this machine that a core names as it was inside.
+
+    :param root: the checkout, which may have been moved inside; see ``engine.path_inside``.
+    """
+    moved = f"{engine.path_inside(root, root)}/"
+    return str(root / program.removeprefix(moved)) if program.startswith(moved) else program
+
+
 def home_of(program: str, out: Path) -> tuple[str, str, str]:
     """Project, variant and build type of a program in ``out/``; empty where it is elsewhere."""
     path = Path(program)
@@ -323,9 +337,9 @@ def check_core(s: Site, core: Path, program: str) -> None:
             fix=[f"invoke debug --core {shown} --target NAME"],
             code=BAD_DATA,
         )
-    if s.image and engine.hides_image(program):
-        return
     path = Path(program)
+    if s.image and engine.hides_image(program) and not path.is_relative_to(s.out):
+        return
     if not path.is_file():
         raise SlipwayError(
             f"the program that {s.shown(core)} is of is not there: {program}",
@@ -342,9 +356,12 @@ def check_core(s: Site, core: Path, program: str) -> None:
 
 def of_core(s: Site, core: Path, program: str) -> tuple[list[str], list[Mount]]:
     """The command line that opens a core, and what has to be mounted for it."""
-    extra = [core, *([Path(program)] if Path(program).is_file() else [])]
-    mounts = [Mount(p, readonly=True) for p in extra if not _is_seen(s, p)]
-    return gdb(s, program, s.place.inside(core)), mounts
+    if s.image and engine.hides_image(program) and not Path(program).is_relative_to(s.out):
+        files, inside = [core], program  # the image's own
+    else:
+        files, inside = [core, Path(program)], s.place.inside(Path(program))
+    mounts = [Mount(p, readonly=True) for p in files if not _is_seen(s, p)]
+    return gdb(s, inside, s.place.inside(core)), mounts
 
 
 def _is_seen(s: Site, path: Path) -> bool:
@@ -482,7 +499,7 @@ def debug(
     check(wish)
     program = ""
     if wish.core:
-        program = executable_of(Path(wish.core))
+        program = on_host(executable_of(Path(wish.core)), workshop.root)
         name, made_as, made_for = home_of(program, workshop.out)
         variant, build_type = variant or made_as, build_type or made_for
     else:

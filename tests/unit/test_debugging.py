@@ -478,6 +478,13 @@ def test_another_file_is_no_core(tmp_path: Path, content: bytes) -> None:
     assert caught.value.code == BAD_DATA
 
 
+def test_a_program_in_a_checkout_that_was_moved_inside_is_found_on_this_machine() -> None:
+    inside, moved = "/src/slipway/out/oar/cpu/build/t", Path("/usr/checkout")
+    assert debugging.on_host(inside, moved) == "/usr/checkout/out/oar/cpu/build/t"
+    for root in (moved, Path("/home/me")):
+        assert debugging.on_host("/home/me/out/t", root) == "/home/me/out/t"
+
+
 @pytest.mark.parametrize(
     ("program", "home"),
     [
@@ -535,6 +542,17 @@ def test_a_core_is_opened_with_its_program_and_nothing_is_built(tmp_path: Path) 
     (job,) = place.jobs
     assert job.command[-2:] == [str(program), str(file)]
     assert commands(job.command)[-1].startswith("set substitute-path")
+    assert job.mounts == site.job("debug", [], {}).mounts
+
+
+def test_a_core_of_the_image_s_python_is_opened_with_that(tmp_path: Path) -> None:
+    site, place = recorded(tmp_path)
+    site = replace(site, image="slipway-dev:0123456789ab")
+    file = site.out / "x.core"
+    file.touch()
+    debugging.open_core(site, Wish(core=str(file)), "/usr/bin/env")  # this machine has one too
+    (job,) = place.jobs
+    assert job.command[-2:] == ["/usr/bin/env", str(file)]
     assert job.mounts == site.job("debug", [], {}).mounts
 
 
