@@ -92,7 +92,8 @@ def test_a_python_script_stops_in_the_library_that_was_built(built: Built, area:
     script = area / "script" / "stops.py"
     script.parent.mkdir()
     script.write_text("import numpy, oar\noar.relu(numpy.zeros(3, numpy.float32))\nprint('end')\n")
-    typed = lines(f"break {source}:{line}", "run", "info args", "delete", "continue")
+    # In quotes, for what this path has in it.
+    typed = lines(f'break "{source}":{line}', "run", "info args", "delete", "continue")
     said = succeed(built.checkout.invoke("debug", "--target", str(script), input=typed))
     assert f"at {source}:{line}" in said
     assert "n = 3" in said
