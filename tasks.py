@@ -47,6 +47,8 @@ TREE = {
 PLACE = {"engine": "docker, or host: run on this machine itself (default: the setting 'engine')"}
 GPU = {"gpu": "auto, on or off: whether there is a GPU for it (default: the setting 'gpu')"}
 VARIANT = {"variant": "one of the table's, several with commas, or 'all' (default: cpu)"}
+TYPE = "release, or debug: not optimised, with this machine's paths, beside it and never packaged"
+BUILD_TYPE = {"build-type": f"{TYPE} (default: release)"}
 ONE_VARIANT = {"variant": "one of the table's (default: cpu)"}
 
 
@@ -111,21 +113,32 @@ def dev(workshop: Workshop) -> None:
     images.dev(workshop)
 
 
-@task(VARIANT, TREE, PLACE, {"jobs": "compile this many files at once (default: Ninja's choice)"})
+@task(
+    VARIANT,
+    TREE,
+    PLACE,
+    BUILD_TYPE,
+    {
+        "jobs": "compile this many files at once (default: Ninja's choice)",
+        "why": "say what caused it: image, configuration, compiler or source file",
+    },
+)
 def build(
     workshop: Workshop,
     variant: str = "",
     project: str = "",
     source: str = "",
     engine: str = "",
+    build_type: str = "",
     jobs: int = 0,
+    why: bool = False,
 ) -> None:
     """Compile what changed in a source tree, offline."""
     from slipway import builds
 
-    for site in builds.sites(workshop, variant, project, source, engine):
+    for site in builds.sites(workshop, variant, project, source, engine, build_type=build_type):
         with site.locked("build"):
-            builds.build(site, jobs=jobs)
+            builds.build(site, jobs=jobs, why=why)
 
 
 @task(
@@ -133,6 +146,7 @@ def build(
     TREE,
     PLACE,
     GPU,
+    BUILD_TYPE,
     {
         "ctest-filter": "run only the C++ tests whose names match this regular expression",
         "image": "prod: make the production image, and run the tests of what is installed in it",
@@ -149,14 +163,50 @@ def test(
     image: str = "",
     cpu: str = "",
     gpu: str = "",
+    build_type: str = "",
 ) -> None:
     """Build, then run the tests, offline; -- ARGS for pytest."""
     from slipway import builds, testing
 
-    testing.check_flags(workshop, engine, image, cpu)
-    for site in builds.sites(workshop, variant, project, source, engine, gpu):
+    testing.check_flags(workshop, engine, image, cpu, build_type)
+    for site in builds.sites(workshop, variant, project, source, engine, gpu, build_type):
         with site.locked("test"):
             testing.test(site, image, cpu, ctest_filter, arguments_after_dashes())
+
+
+@task(
+    {"target": "program, name of a C++ test, or Python script x.py"},
+    ONE_VARIANT,
+    TREE,
+    PLACE,
+    GPU,
+    {
+        "build-type": f"{TYPE} (default: debug)",
+        "core": "open this core file instead, with the program that it is of",
+        "server": "gdbserver instead of gdb, at 127.0.0.1, for a debugger on this machine",
+        "port": "of gdbserver (default: a free one)",
+    },
+)
+def debug(
+    workshop: Workshop,
+    target: str = "",
+    variant: str = "",
+    project: str = "",
+    source: str = "",
+    engine: str = "",
+    gpu: str = "",
+    build_type: str = "",
+    core: str = "",
+    server: bool = False,
+    port: int = 0,
+) -> None:
+    """Build for debugging, then run gdb: debug --target x -- ARGS."""
+    from slipway import debugging
+    from slipway.debugging import Wish
+
+    where = (variant, project, source, engine, gpu, build_type)
+    wish = Wish(target, core, server, port, tuple(arguments_after_dashes()))
+    debugging.debug(workshop, wish, *where)
 
 
 @task(VARIANT, TREE, PLACE)
@@ -360,7 +410,7 @@ def all_(
 
 
 namespace = Collection(
-    *(setup, doctor, init, dev, build, test, deb, wheel, prod, audit, run),
+    *(setup, doctor, init, dev, build, test, debug, deb, wheel, prod, audit, run),
     *(book, read, shell, ps, stop, clean),
 )
 if (ROOT / "benchmarks").is_dir():  # not where a library has adopted Slipway

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from msgspec.structs import replace
 
 from slipway import builds, console, engine, packages, production
 from slipway.builds import Site, disk_full
@@ -89,11 +92,45 @@ def read_reports(files: dict[str, Path]) -> Tested:
     return Tested(executed, failed, tuple(skipped), ", ".join(parts), tuple(without_gpu))
 
 
+def has_ctest(tree: Tree) -> bool:
+    """Whether there are tests of CTest's where the tree is built."""
+    wanted, is_cmake = tree.project.test, tree.project.build.system == "cmake"
+    return bool(wanted.ctest if wanted.ctest is not None else is_cmake) and not tree.wheel
+
+
 def has_tests(tree: Tree) -> bool:
     """Whether anything is tested where the tree is built, or is said to be."""
-    wanted, is_cmake = tree.project.test, tree.project.build.system == "cmake"
-    ctest = wanted.ctest if wanted.ctest is not None else is_cmake and not tree.wheel
-    return bool(ctest or wanted.pytest or wanted.commands)
+    wanted = tree.project.test
+    return bool(has_ctest(tree) or wanted.pytest or wanted.commands)
+
+
+def python_paths(s: Site) -> list[Path]:
+    """Directories that Python imports what was built from, without installing it."""
+    paths = [s.build / path for path in s.tree.project.test.pythonpath]
+    return [*paths, s.build / "site"] if s.tree.project.build.system == "pep517" else paths
+
+
+def list_ctest(s: Site, ctest_filter: str = "") -> dict[str, Any]:
+    """What CTest would run of a built tree, as it says itself, where the tree was built."""
+    file = s.reports / "ctest.json"
+    if not s.workshop.dry:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.unlink(missing_ok=True)
+    command = ["ctest", "--test-dir", s.place.inside(s.build), "--show-only=json-v1"]
+    command += ["--tests-regex", ctest_filter] if ctest_filter else []
+    shell = ["bash", "-c", 'exec "${@:2}" >"$1"', "bash", s.place.inside(file)]
+    status = s.place.run(replace(s.job("test", [], {}), command=[*shell, *command]), s.image)
+    if s.workshop.dry:
+        return {"tests": []}
+    if status:
+        raise SlipwayError(
+            f"CTest cannot list the tests of {s.title}: status {status}",
+            cause="its words are above",
+            fix=[f"invoke test {s.flags}, which runs them where the tree was built"],
+            code=status,
+        )
+    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return found
 
 
 def test_built(s: Site, *, ctest_filter: str = "", pytest_arguments: Sequence[str] = ()) -> Tested:
@@ -102,10 +139,8 @@ def test_built(s: Site, *, ctest_filter: str = "", pytest_arguments: Sequence[st
     A filter for one of the two kinds runs that kind alone.
     """
     wanted = s.tree.project.test
-    system = s.tree.project.build.system
     narrowed = bool(ctest_filter) != bool(pytest_arguments)
     command = [s.place.inside(s.build), s.place.inside(s.reports), s.top_inside]
-    ctest = wanted.ctest if wanted.ctest is not None else system == "cmake"
     if not has_tests(s.tree):
         raise SlipwayError(
             f"{s.tree.file} names no tests that run where {s.tree.project.name} is built",
@@ -115,16 +150,15 @@ def test_built(s: Site, *, ctest_filter: str = "", pytest_arguments: Sequence[st
             else ["name them under test in project.yaml"],
             code=BAD_DATA,
         )
-    if ctest and not (narrowed and pytest_arguments):
+    if has_ctest(s.tree) and not (narrowed and pytest_arguments):
         command += ["--ctest", *([ctest_filter] if ctest_filter else [])]
     if not narrowed:
         command += [word for line in wanted.commands for word in ("--command", line)]
     if wanted.pytest and not (narrowed and ctest_filter):
         command += ["--pytest", f"--rootdir={s.source_inside}"]
-        paths = [s.place.inside(s.build / p) for p in wanted.pythonpath]
-        if system == "pep517":
-            # Behind it, or the source itself, which is not compiled, would be imported.
-            paths += [s.place.inside(s.build / "site")]
+        paths = [s.place.inside(path) for path in python_paths(s)]
+        if s.tree.project.build.system == "pep517":
+            # Behind them, or the source itself, which is not compiled, would be imported.
             command += ["--import-mode=append"]
         if paths:
             command += ["--override-ini", f"pythonpath={shlex.join(paths)}"]
@@ -144,7 +178,7 @@ def test_built(s: Site, *, ctest_filter: str = "", pytest_arguments: Sequence[st
         return Tested(0, 0, (), "")
     files = {"CTest": "ctest", "commands": "commands", "pytest": "pytest"}
     result = read_reports({name: s.reports / f"{file}.xml" for name, file in files.items()})
-    judge(s, s.title, result, status)
+    judge(s, s.title, result, status, fix=cores_of(s) if status else ())
     console.say(
         f"{console.bold('tested')} {s.title}: {result.summary}, "
         f"{console.seconds(time.monotonic() - start)}, {s.shown(s.reports)}"
@@ -152,13 +186,21 @@ def test_built(s: Site, *, ctest_filter: str = "", pytest_arguments: Sequence[st
     return result
 
 
-def judge(s: Site, what: str, result: Tested, status: int) -> None:
+def cores_of(s: Site) -> Sequence[str]:
+    """Keep a core of each C++ test that died; the commands that open them."""
+    from slipway import debugging  # which needs this module, and only a failure needs
+
+    return debugging.keep_cores(s)
+
+
+def judge(s: Site, what: str, result: Tested, status: int, *, fix: Sequence[str] = ()) -> None:
     """Fail when a test failed, none was executed, or ``--gpu on`` and a GPU test was not.
 
     Which test needs a GPU, only its own reason for being skipped says: see ``NO_GPU``.
 
     :param what: what was tested, for the message.
     :param status: that of the program that ran them.
+    :param fix: what to type when one failed, before what always helps.
     """
     for name in result.not_run:
         console.say(f"not run: {name}")
@@ -177,7 +219,7 @@ def judge(s: Site, what: str, result: Tested, status: int) -> None:
             if result.failed
             else f"the tests of {what} did not end well: status {status}",
             cause=disk_full(s.out) or f"their words are above, and in {s.shown(s.reports)}",
-            fix=[f"invoke shell --variant {s.variant}"],
+            fix=[*fix, f"invoke shell --variant {s.variant}"],
             code=status,
         )
     if s.gpu.demanded and result.without_gpu:
@@ -335,11 +377,20 @@ def test_image(s: Site, image: Image, pytest_arguments: Sequence[str] = ()) -> T
     return result
 
 
-def check_flags(workshop: Workshop, wanted: str, image: str, cpu: str) -> None:
+def check_flags(
+    workshop: Workshop, wanted: str, image: str, cpu: str, build_type: str = ""
+) -> None:
     """Refuse what cannot be tested, before anything is done.
 
     :param wanted: what ``--engine`` says.
+    :param build_type: what ``--build-type`` says.
     """
+    if (image or cpu) and build_type == builds.DEBUG:
+        raise SlipwayError(
+            "the build type debug is never packaged, so no image has it",
+            fix=["invoke test --build-type debug", "the same command without --build-type"],
+            code=USAGE,
+        )
     if image and image != "prod":
         raise SlipwayError(
             f"no image '{image}' to test in",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 from collections.abc import Callable
@@ -24,13 +25,13 @@ from slipway.builds import (
     project_image,
 )
 from slipway.engine import Job, Mount
-from slipway.errors import BAD_DATA, CANNOT_CREATE, NO_INPUT, SlipwayError
+from slipway.errors import BAD_DATA, CANNOT_CREATE, NO_INPUT, USAGE, SlipwayError
 from slipway.explain import BUILDING, explain
 from slipway.gpu import Answer, Device
 from slipway.processes import Heard
 from slipway.testing import read_reports
 from slipway.variants import TABLE
-from tests.unit.fakes import EPOCH, make_site
+from tests.unit.fakes import EPOCH, make_site, make_workshop
 
 # -- flags and caches
 
@@ -64,6 +65,77 @@ def test_the_compiler_cache_is_the_mount_in_a_container_and_the_user_s_in_place(
 
 
 # -- the image
+
+
+def test_a_debug_build_keeps_the_paths_and_takes_nothing_from_another_checkout_s_cache(
+    tmp_path: Path,
+) -> None:
+    site = replace(make_site(tmp_path), build_type="debug")
+    env = compiler_environment(site)
+    assert env["CXXFLAGS"] == env["CFLAGS"] == site.tree.variants["cpu"].compiler_flags
+    assert not {"CCACHE_BASEDIR", "CCACHE_NOHASHDIR"} & set(env)
+    assert {"CCACHE_BASEDIR", "CCACHE_NOHASHDIR"} < set(compiler_environment(make_site(tmp_path)))
+
+
+@pytest.mark.parametrize("system", ["make", "pep517"])
+def test_what_has_no_build_type_of_its_own_gets_its_flags(tmp_path: Path, system: str) -> None:
+    site = make_site(tmp_path, build={"system": system})
+    assert compiler_environment(site)["CFLAGS"].startswith("-g -O2 ")
+    debug = compiler_environment(replace(site, build_type="debug"))["CFLAGS"]
+    assert debug == f"-g -O0 {site.tree.variants['cpu'].compiler_flags}"
+
+
+def test_a_debug_build_has_a_directory_a_name_and_a_container_of_its_own(tmp_path: Path) -> None:
+    site = make_site(tmp_path)
+    debug = replace(site, build_type="debug")
+    assert (site.out.name, debug.out.name) == ("cpu", "cpu.debug")
+    assert debug.title == "oar 1.2.0 cpu.debug"
+    assert debug.flags == "--variant cpu --build-type debug"
+    assert site.job("build", [], {}).name != debug.job("build", [], {}).name
+    marked = replace(debug, workshop=replace(site.workshop, mark=".bookworm"))
+    assert marked.out.name == "cpu.bookworm.debug"
+
+
+def test_cmake_is_told_the_build_type_whatever_the_project_says(tmp_path: Path) -> None:
+    site = make_site(tmp_path, build={"options": {"CMAKE_BUILD_TYPE": "Release", "A": "1"}})
+    assert builds.build_options(site) == {"CMAKE_BUILD_TYPE": "Release", "A": "1"}
+    debug = builds.build_options(replace(site, build_type="debug"))
+    assert debug == {"CMAKE_BUILD_TYPE": "Debug", "A": "1"}
+
+
+@pytest.mark.parametrize(
+    ("backend", "key", "value"),
+    [
+        ("scikit_build_core.build", "cmake.build-type", "Debug"),
+        ("mesonpy", "setup-args", "-Dbuildtype=debug"),
+    ],
+)
+def test_a_known_backend_is_told_the_build_type(
+    tmp_path: Path, backend: str, key: str, value: str
+) -> None:
+    site = make_site(tmp_path, build={"system": "pep517"})
+    (site.tree.source / "pyproject.toml").write_text(f'build-backend = "{backend}"\n')
+    released = builds.build_options(site)
+    debug = builds.build_options(replace(site, build_type="debug"))
+    assert debug[key] == value
+    assert released[key] != value
+    assert released.keys() == debug.keys()
+
+
+def test_an_unknown_build_type_is_refused() -> None:
+    assert builds.check_build_type("debug") == "debug"
+    with pytest.raises(SlipwayError, match="no build type 'dbg'") as caught:
+        builds.check_build_type("dbg")
+    assert "did you mean 'debug'?" in caught.value.cause
+
+
+def test_no_image_is_tested_of_what_is_never_packaged(tmp_path: Path) -> None:
+    workshop = make_workshop(tmp_path)
+    for image, cpu in (("prod", ""), ("", "Nehalem")):
+        with pytest.raises(SlipwayError, match="never packaged") as caught:
+            testing.check_flags(workshop, "docker", image, cpu, "debug")
+        assert caught.value.code == USAGE
+    testing.check_flags(workshop, "docker", "", "", "debug")
 
 
 def test_a_variant_with_cuda_is_built_in_an_image_with_its_compiler(
@@ -112,7 +184,7 @@ def test_a_new_directory_is_configured_afresh(tmp_path: Path) -> None:
     site = make_site(tmp_path)
     found, stamp, arguments = configure_mode(site, compiler_environment(site), {"A": "1", "B": ""})
     assert found == "fresh"
-    assert "toolchain" in stamp
+    assert json.loads(stamp)["toolchain"]["image"] == site.image
     assert arguments == ["-DA=1", "-DB="]
 
 
@@ -477,8 +549,11 @@ class Recorder:
         return self.status
 
 
-def recorded(tmp_path: Path, **recorder: int | str) -> tuple[Site, Recorder]:
-    site = make_site(tmp_path, test={"pytest": ["tests"], "pythonpath": ["python", "with space"]})
+def recorded(
+    tmp_path: Path, build: dict[str, str] | None = None, **recorder: int | str
+) -> tuple[Site, Recorder]:
+    test = {"pytest": ["tests"], "pythonpath": ["python", "with space"]}
+    site = make_site(tmp_path, test=test, build=build or {})
     (site.tree.source / "tests").mkdir()
     (site.tree.source / "tests" / "test_a.py").touch()
     place = Recorder(site.reports, **recorder)  # type: ignore[arg-type]
@@ -605,6 +680,47 @@ def test_the_number_of_jobs_reaches_the_script(tmp_path: Path) -> None:
     builds.build(site)
     assert place.jobs[0].env["SLIPWAY_JOBS"] == "3"
     assert "SLIPWAY_JOBS" not in place.jobs[1].env
+
+
+def test_why_is_asked_of_the_script_and_told_at_the_end(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site, place = recorded(tmp_path)
+    builds.build(site)
+    assert "SLIPWAY_WHY" not in place.jobs[0].env
+    assert "why " not in capsys.readouterr().out
+    explained = site.build / ".slipway-explained"
+    site.build.mkdir(parents=True, exist_ok=True)
+    explained.write_text("ninja explain: command line changed for a.o\n")
+    builds.build(site, why=True)
+    assert place.jobs[1].env["SLIPWAY_WHY"] == "1"
+    said = capsys.readouterr().out
+    assert "why oar 1.2.0 cpu was done again:\n" in said
+    assert "has not been configured yet" in said
+    assert "the commands have changed, for a.o" in said
+
+
+def test_why_is_told_of_a_build_that_fails_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site, _ = recorded(tmp_path, status=2)
+    with pytest.raises(SlipwayError, match="was not built"):
+        builds.build(site, why=True)
+    assert "has not been configured yet" in capsys.readouterr().out
+
+
+def test_why_names_the_files_of_a_copy_that_changed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site, _ = recorded(tmp_path, build={"system": "make"})
+    site.prepare()
+    env, options = compiler_environment(site), builds.build_options(site)
+    _, stamp, _ = configure_mode(site, env, options)
+    (site.build / ".slipway-configured").write_text(stamp)
+    builds.build(site)
+    (site.tree.source / "tests" / "test_a.py").write_text("x\n")
+    builds.build(site, why=True)
+    assert "  source file: tests/test_a.py has changed\n" in capsys.readouterr().out
 
 
 # -- build systems
