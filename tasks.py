@@ -47,6 +47,7 @@ TREE = {
 PLACE = {"engine": "docker, or host: run on this machine itself (default: the setting 'engine')"}
 GPU = {"gpu": "auto, on or off: whether there is a GPU for it (default: the setting 'gpu')"}
 VARIANT = {"variant": "one of the table's, several with commas, or 'all' (default: cpu)"}
+STOP = {"stop": "end what an earlier call has started"}
 ONE_VARIANT = {"variant": "one of the table's (default: cpu)"}
 
 
@@ -271,12 +272,39 @@ def shell(
 
 
 @task(
+    ONE_VARIANT,
+    TREE,
+    GPU,
+    STOP,
+    {
+        "edit": "let the source tree be written to there; else it is read-only, as in a shell",
+        "write-config": "put the Host entry into ~/.ssh too, and keep it up to date",
+    },
+)
+def ssh(
+    workshop: Workshop,
+    variant: str = "",
+    project: str = "",
+    source: str = "",
+    gpu: str = "",
+    edit: bool = False,
+    write_config: bool = False,
+    stop: bool = False,
+) -> None:
+    """Keep a development container to log in to by ssh."""
+    from slipway import logins
+
+    wanted = logins.Wanted(variant, project, source, gpu, edit, write_config)
+    logins.ssh(workshop, wanted, stop_it=stop)
+
+
+@task(
     PROJECT,
+    STOP,
     {
         "work": "folder for your notebooks (default: out/read/, by project)",
         "no-open": "print the URL, and open no browser",
         "lan": "let other machines of the network in, by a URL with the same token",
-        "stop": "stop serving it",
     },
 )
 def read(
@@ -361,7 +389,7 @@ def all_(
 
 namespace = Collection(
     *(setup, doctor, init, dev, build, test, deb, wheel, prod, audit, run),
-    *(book, read, shell, ps, stop, clean),
+    *(book, read, shell, ssh, ps, stop, clean),
 )
 if (ROOT / "benchmarks").is_dir():  # not where a library has adopted Slipway
     namespace.add_task(bench)

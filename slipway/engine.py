@@ -314,6 +314,15 @@ def local_socket() -> str:
     return "/var/run/docker.sock"
 
 
+def address() -> str:
+    """The engine's address, such as ``ssh://ann@builder``: what the ``docker`` program uses."""
+    named = os.environ.get("DOCKER_HOST")
+    if named:
+        return named
+    question = ["context", "inspect", "--format", "{{.Endpoints.docker.Host}}"]
+    return ask(question, "ask for the context").strip()
+
+
 def ask_socket(path: str) -> dict[str, Any] | None:
     """A look-up at the local engine without starting a client: 2 ms where that takes 20.
 

@@ -376,6 +376,34 @@ def ensure_project(
     )
 
 
+def ssh_recipe(workshop: Workshop, image: str) -> Recipe:
+    """An image that a variant is built in, with sshd.
+
+    :param image: its tag, which is its hash.
+    """
+    return Recipe(
+        kind="dev",
+        dockerfile=workshop.root / "Dockerfile.dev",
+        target="ssh",
+        base=Base(image, image),
+        arguments={"DEV": image},
+        files={
+            "tools/apt-install": workshop.scripts / "apt-install",
+            "profile.sh": workshop.scripts / "ssh-profile",
+        },
+        repository="slipway-dev-ssh",
+    )
+
+
+def ensure_ssh(workshop: Workshop, image: str) -> str:
+    """The tag of the image that takes logins, made when first wanted."""
+    recipe = ssh_recipe(workshop, image)
+    if recipe.tag in inspect_images(recipe.tag):
+        return recipe.tag
+    console.say("adding sshd to the dev image (once)")
+    return build_image(workshop, recipe)
+
+
 def look_for_dev(workshop: Workshop) -> str:
     """The development image's tag if it is here and up to date, by one look-up; else empty."""
     seen = remembered_base(workshop)
