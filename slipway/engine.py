@@ -296,7 +296,9 @@ def ask(arguments: Sequence[str], doing: str, *, missing_ok: bool = False) -> st
     :param missing_ok: what was asked for need not be there (docker still prints what it found).
     """
     answer = processes.look([client(), *arguments])
-    if answer.returncode and not (missing_ok and "no such" in answer.stderr.lower()):
+    low = answer.stderr.lower()
+    gone = "no such" in low and "no such file" not in low  # that file is the engine's socket
+    if answer.returncode and not (missing_ok and gone):
         raise failure(answer.stderr or answer.stdout, doing)
     return answer.stdout
 

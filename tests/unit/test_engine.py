@@ -28,7 +28,7 @@ from slipway.engine import (
     run_arguments,
     write_identity,
 )
-from slipway.errors import NO_PERMISSION, UNAVAILABLE
+from slipway.errors import NO_PERMISSION, UNAVAILABLE, SlipwayError
 from tests.unit.fakes import make_workshop
 
 ROOT = Path("/home/ann/slipway")
@@ -493,3 +493,27 @@ def test_an_engine_that_somebody_named_is_not_replaced(
     error = failure("Cannot connect to the Docker daemon at tcp://box:2375.", "look")
     assert "tcp://box:2375" in error.cause.splitlines()[-1]
     assert not any("setup" in command for command in error.fix)
+
+
+@pytest.mark.parametrize(
+    ("words", "is_missing"),
+    [
+        ("Error: No such image: x", True),
+        ("Error response from daemon: No such container: x", True),
+        (
+            "failed to connect to the docker API: dial unix /x.sock: no such file or directory",
+            False,
+        ),
+    ],
+)
+def test_what_is_not_there_is_told_from_an_engine_that_is_not(
+    monkeypatch: pytest.MonkeyPatch, words: str, is_missing: bool
+) -> None:
+    done = subprocess.CompletedProcess([], 1, "", words)
+    monkeypatch.setattr(engine, "client", lambda: "docker")
+    monkeypatch.setattr(processes, "look", lambda _argv: done)
+    if is_missing:
+        assert engine.ask(["image", "inspect", "x"], "look", missing_ok=True) == ""
+        return
+    with pytest.raises(SlipwayError, match="does not answer"):
+        engine.ask(["image", "inspect", "x"], "look", missing_ok=True)
