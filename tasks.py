@@ -112,7 +112,15 @@ def dev(workshop: Workshop) -> None:
     images.dev(workshop)
 
 
-@task(VARIANT, TREE, PLACE, {"jobs": "compile this many files at once (default: Ninja's choice)"})
+@task(
+    VARIANT,
+    TREE,
+    PLACE,
+    {
+        "jobs": "compile this many files at once (default: Ninja's choice)",
+        "ide": "write what an editor on this machine needs to out/ide/, and say what to set",
+    },
+)
 def build(
     workshop: Workshop,
     variant: str = "",
@@ -120,13 +128,16 @@ def build(
     source: str = "",
     engine: str = "",
     jobs: int = 0,
+    ide: bool = False,
 ) -> None:
     """Compile what changed in a source tree, offline."""
-    from slipway import builds
+    from slipway import builds, editors
 
     for site in builds.sites(workshop, variant, project, source, engine):
         with site.locked("build"):
             builds.build(site, jobs=jobs)
+            if ide:
+                editors.export(site)
 
 
 @task(
