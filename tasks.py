@@ -88,6 +88,7 @@ def doctor(workshop: Workshop) -> None:
         "adopt": "put a copy of Slipway into the tree, as the directory slipway/",
         "force": "replace a file that is there and says something else",
         "schema": "print the JSON Schema of project.yaml instead",
+        "devcontainer": "write .devcontainer/ from the settings instead, for editors",
     }
 )
 def init(
@@ -97,19 +98,24 @@ def init(
     adopt: bool = False,
     force: bool = False,
     schema: bool = False,
+    devcontainer: bool = False,
 ) -> None:
     """Look at a source tree and write its project.yaml."""
+    from slipway import devcontainer as editor
     from slipway import init as subject
 
-    subject.init(workshop, source, name, adopt=adopt, force=force, schema=schema)
+    if devcontainer:
+        editor.write(workshop, force=force)
+    else:
+        subject.init(workshop, source, name, adopt=adopt, force=force, schema=schema)
 
 
-@task()
-def dev(workshop: Workshop) -> None:
+@task({"tag": "give it this name too, such as slipway-dev:mine"})
+def dev(workshop: Workshop, tag: str = "") -> None:
     """Make the development image, unless it is up to date."""
     from slipway import images
 
-    images.dev(workshop)
+    images.dev(workshop, also=tag)
 
 
 @task(

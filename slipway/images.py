@@ -441,9 +441,17 @@ def ensure_dev_on(workshop: Workshop, value: Base) -> str:
     return recipe.tag
 
 
-def dev(workshop: Workshop) -> None:
-    """Make the dev image, and say what it is called and how large it is."""
+def dev(workshop: Workshop, *, also: str = "") -> None:
+    """Make the dev image, and say what it is called and how large it is.
+
+    :param also: another name for it, which moves along when it is made again.
+    """
     tag = ensure_dev(workshop)
+    if also:
+        argv = [client(), "tag", tag, also]
+        console.show_command(argv)
+        if not workshop.dry:
+            ask(argv[1:], f"call the dev image {also}")
     if not workshop.dry:
         size = int(inspect_images(tag)[tag]["Size"])
         console.say(f"dev image {tag}, {console.megabytes(size)}")
