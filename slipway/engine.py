@@ -222,7 +222,10 @@ def container_name(job: Job, checkout: str) -> str:
 
 
 def write_identity(user: Caller, directory: Path) -> None:
-    """passwd and group files in which the caller has a name, a home and a shell."""
+    """passwd and group files in which the caller has a name, a home and a shell.
+
+    There is no group tty: where there is one, sshd gives it the terminal, which only root may.
+    """
     lines = {
         "passwd": f"root:x:0:0:root:/root:/bin/bash\n"
         f"nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n"

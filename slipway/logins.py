@@ -471,7 +471,7 @@ def stop(keeper: Keeper, container: Mapping[str, Any] | None) -> None:
     if container is None:
         console.say(f"nobody can log in to {keeper.title}: nothing runs")
         return
-    argv = [engine.client(), "stop", "--time", "3", keeper.container]
+    argv = [engine.client(), "stop", keeper.container]
     console.show_command(argv)
     if keeper.workshop.dry:
         return
@@ -524,7 +524,7 @@ def _ssh(keeper: Keeper, wanted: Wanted, *, stop_it: bool) -> None:
             start(keeper, site, image, keys, wanted, here=not far)
             return
         site.prepare()
-        outputs.make(keeper.home, workshop.out).chmod(0o700)  # sshd trusts no other
+        outputs.make(keeper.home, workshop.out).chmod(0o700)  # keys may lie in it
         if container:
             console.say(f"removing {keeper.container}, which has ended")
             engine.remove_container(keeper.container)

@@ -361,7 +361,9 @@ def test_the_identity_names_the_caller_root_and_nobody(tmp_path: Path) -> None:
     ]
     assert {len(row) for row in passwd} == {7}
     assert passwd[2][5] == NOBODY_KNOWN.home
-    assert "caller:x:54321:" in (tmp_path / "id" / "group").read_text()
+    group = (tmp_path / "id" / "group").read_text()
+    assert "caller:x:54321:" in group
+    assert "\ntty:" not in group  # see the docstring: nobody could log in by ssh
 
 
 def test_an_identity_that_is_right_is_not_written_again(tmp_path: Path) -> None:
