@@ -36,6 +36,7 @@ KEYS = "SLIPWAY_KEYS"
 RUN = "/run/slipway/ssh"
 EDIT_LABEL = "slipway.ssh.edit"
 GPU_LABEL = "slipway.ssh.gpu"
+SOURCE_LABEL = "slipway.ssh.source"
 PATIENCE_S = 30
 MARK = "# Written by Slipway"
 
@@ -210,14 +211,20 @@ def job_of(
         labels={
             EDIT_LABEL: "yes" if edit else "no",
             GPU_LABEL: "yes" if site.gpu.arguments else "no",
+            SOURCE_LABEL: str(site.tree.source),
         },
     )
     return site.given_gpu(job)
 
 
-def refuse_other(labels: Mapping[str, str], wanted: Wanted) -> None:
-    """Say so when what is asked for is not how the container runs already."""
+def refuse_other(labels: Mapping[str, str], wanted: Wanted, source: Path) -> None:
+    """Say so when what is asked for is not how the container runs already.
+
+    :param source: the tree that is asked for.
+    """
     words = []
+    if labels.get(SOURCE_LABEL) != str(source):
+        words.append(f"with the source tree {labels.get(SOURCE_LABEL)}")
     if wanted.edit and labels.get(EDIT_LABEL) != "yes":
         words.append("with a source tree that is read-only")
     if wanted.gpu == "on" and labels.get(GPU_LABEL) != "yes":
@@ -495,13 +502,13 @@ def ssh(workshop: Workshop, wanted: Wanted, *, stop_it: bool) -> None:
     variant = builds.chosen(workshop, tree, wanted.variant)[0]
     keeper = Keeper(workshop, f"{tree.project.name}-{variant}{workshop.mark}")
     if workshop.dry:
-        _ssh(keeper, wanted, stop_it=stop_it)
+        _ssh(keeper, wanted, tree.source, stop_it=stop_it)
         return
     with locks.held(outputs.make(keeper.run, workshop.out), "ssh"):
-        _ssh(keeper, wanted, stop_it=stop_it)
+        _ssh(keeper, wanted, tree.source, stop_it=stop_it)
 
 
-def _ssh(keeper: Keeper, wanted: Wanted, *, stop_it: bool) -> None:
+def _ssh(keeper: Keeper, wanted: Wanted, source: Path, *, stop_it: bool) -> None:
     workshop = keeper.workshop
     container = engine.inspect_container(keeper.container)
     if stop_it:
@@ -510,7 +517,7 @@ def _ssh(keeper: Keeper, wanted: Wanted, *, stop_it: bool) -> None:
     keys = callers_keys(Path.home())
     far = jump(engine.address())
     if container and container["State"]["Running"]:
-        refuse_other(container["Config"]["Labels"], wanted)
+        refuse_other(container["Config"]["Labels"], wanted, source)
         port = published(container)
         if workshop.dry:
             console.say(f"{keeper.container} runs already")

@@ -295,12 +295,18 @@ def test_what_an_inspected_container_is_published_at() -> None:
     ],
 )
 def test_another_way_than_it_runs_is_refused_not_restarted(wanted: Wanted, words: str) -> None:
-    labels = {"slipway.ssh.edit": "no", "slipway.ssh.gpu": "no"}
+    labels = {"slipway.ssh.edit": "no", "slipway.ssh.gpu": "no", "slipway.ssh.source": "/oar"}
     with pytest.raises(SlipwayError, match=words) as caught:
-        logins.refuse_other(labels, wanted)
+        logins.refuse_other(labels, wanted, Path("/oar"))
     assert "invoke ssh --stop" in caught.value.fix[0]
-    logins.refuse_other({"slipway.ssh.edit": "yes", "slipway.ssh.gpu": "yes"}, wanted)
-    logins.refuse_other(labels, Wanted(gpu="auto"))
+    more = {**labels, "slipway.ssh.edit": "yes", "slipway.ssh.gpu": "yes"}
+    logins.refuse_other(more, wanted, Path("/oar"))
+    logins.refuse_other(labels, Wanted(gpu="auto"), Path("/oar"))
+
+
+def test_another_source_tree_is_refused_too() -> None:
+    with pytest.raises(SlipwayError, match="with the source tree /oar"):
+        logins.refuse_other({"slipway.ssh.source": "/oar"}, Wanted(), Path("/elsewhere"))
 
 
 def test_the_host_key_counts_once_sshd_listens() -> None:
