@@ -74,6 +74,8 @@ def for_editor(
 ) -> list[dict[str, Any]]:
     """The entries of a compilation database as clangd on the host reads them.
 
+    What is compiled of the image's own files, nobody opens on the host: it is left out.
+
     :param headers: the copy of the image's headers.
     :param mounted: paths inside at which something of the host's stands.
     :param moved: those that stand elsewhere inside than on the host, and where on the host.
@@ -84,6 +86,8 @@ def for_editor(
         words = words_of(entry)
         compiler = PurePosixPath(words[0]).name if words else ""
         if not compiler or compiler in NOT_FOR_CLANG:
+            continue
+        if is_of_image(str(entry.get("file", "")), mounted):
             continue
         for number, option, path in header_paths(words):
             if is_of_image(path, mounted):

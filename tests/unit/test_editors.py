@@ -83,6 +83,12 @@ def test_what_clangd_does_not_know_is_left_out() -> None:
     assert len(editors.for_editor(entries, HEADERS, MOUNTED, {})) == 1
 
 
+def test_what_is_compiled_of_the_image_s_own_files_is_left_out() -> None:
+    entries = [entry("c++ -c x.cc", file="/opt/slipway/nanobind/x.cc"), entry("c++ -c a.cc")]
+    (made,) = editors.for_editor(entries, HEADERS, MOUNTED, {})
+    assert made["file"] == "/w/oar/a.cc"
+
+
 def test_paths_that_stand_elsewhere_inside_become_the_host_s() -> None:
     given = [entry("c++ -I/src/oar-1/include -c /src/oar-1/a.cc", file="/src/oar-1/a.cc")]
     (made,) = editors.for_editor(given, HEADERS, ["/src/oar-1"], {"/src/oar-1": "/usr/oar"})
