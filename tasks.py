@@ -49,6 +49,7 @@ GPU = {"gpu": "auto, on or off: whether there is a GPU for it (default: the sett
 VARIANT = {"variant": "one of the table's, several with commas, or 'all' (default: cpu)"}
 TYPE = "release, or debug: not optimised, with this machine's paths, beside it and never packaged"
 BUILD_TYPE = {"build-type": f"{TYPE} (default: release)"}
+STOP = {"stop": "end what an earlier call has started"}
 ONE_VARIANT = {"variant": "one of the table's (default: cpu)"}
 
 
@@ -89,6 +90,7 @@ def doctor(workshop: Workshop) -> None:
         "adopt": "put a copy of Slipway into the tree, as the directory slipway/",
         "force": "replace a file that is there and says something else",
         "schema": "print the JSON Schema of project.yaml instead",
+        "devcontainer": "write .devcontainer/ from the settings instead, for editors",
     }
 )
 def init(
@@ -98,19 +100,24 @@ def init(
     adopt: bool = False,
     force: bool = False,
     schema: bool = False,
+    devcontainer: bool = False,
 ) -> None:
     """Look at a source tree and write its project.yaml."""
+    from slipway import devcontainer as editor
     from slipway import init as subject
 
-    subject.init(workshop, source, name, adopt=adopt, force=force, schema=schema)
+    if devcontainer:
+        editor.write(workshop, force=force)
+    else:
+        subject.init(workshop, source, name, adopt=adopt, force=force, schema=schema)
 
 
-@task()
-def dev(workshop: Workshop) -> None:
+@task({"tag": "give it this name too, such as slipway-dev:mine"})
+def dev(workshop: Workshop, tag: str = "") -> None:
     """Make the development image, unless it is up to date."""
     from slipway import images
 
-    images.dev(workshop)
+    images.dev(workshop, also=tag)
 
 
 @task(
@@ -121,6 +128,7 @@ def dev(workshop: Workshop) -> None:
     {
         "jobs": "compile this many files at once (default: Ninja's choice)",
         "why": "say what caused it: image, configuration, compiler or source file",
+        "ide": "write what an editor on this machine needs to out/ide/, and say what to set",
     },
 )
 def build(
@@ -132,13 +140,16 @@ def build(
     build_type: str = "",
     jobs: int = 0,
     why: bool = False,
+    ide: bool = False,
 ) -> None:
     """Compile what changed in a source tree, offline."""
-    from slipway import builds
+    from slipway import builds, editors
 
     for site in builds.sites(workshop, variant, project, source, engine, build_type=build_type):
         with site.locked("build"):
             builds.build(site, jobs=jobs, why=why)
+            if ide:
+                editors.export(site)
 
 
 @task(
@@ -321,12 +332,39 @@ def shell(
 
 
 @task(
+    ONE_VARIANT,
+    TREE,
+    GPU,
+    STOP,
+    {
+        "edit": "let the source tree be written to there; else it is read-only, as in a shell",
+        "write-config": "put the Host entry into ~/.ssh too, and keep it up to date",
+    },
+)
+def ssh(
+    workshop: Workshop,
+    variant: str = "",
+    project: str = "",
+    source: str = "",
+    gpu: str = "",
+    edit: bool = False,
+    write_config: bool = False,
+    stop: bool = False,
+) -> None:
+    """Keep a development container to log in to by ssh."""
+    from slipway import logins
+
+    wanted = logins.Wanted(variant, project, source, gpu, edit, write_config)
+    logins.ssh(workshop, wanted, stop_it=stop)
+
+
+@task(
     PROJECT,
+    STOP,
     {
         "work": "folder for your notebooks (default: out/read/, by project)",
         "no-open": "print the URL, and open no browser",
         "lan": "let other machines of the network in, by a URL with the same token",
-        "stop": "stop serving it",
     },
 )
 def read(
@@ -411,7 +449,7 @@ def all_(
 
 namespace = Collection(
     *(setup, doctor, init, dev, build, test, debug, deb, wheel, prod, audit, run),
-    *(book, read, shell, ps, stop, clean),
+    *(book, read, shell, ssh, ps, stop, clean),
 )
 if (ROOT / "benchmarks").is_dir():  # not where a library has adopted Slipway
     namespace.add_task(bench)

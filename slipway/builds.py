@@ -229,8 +229,7 @@ def sites(
     from slipway.project import resolve  # 8 ms that pass in the meantime too
 
     tree = resolve(workshop, project, source)
-    defaults = [v for v in workshop.settings.default_variants if v in tree.variants]
-    names = tree.choose(variant, defaults[:1] or list(tree.variants)[:1])
+    names = chosen(workshop, tree, variant)
     links = links_out(tree.source, not_source(workshop, tree.source))
     image = dev()
     if contained:
@@ -268,6 +267,12 @@ def check_build_type(wanted: str) -> str:
             code=USAGE,
         )
     return wanted
+
+
+def chosen(workshop: Workshop, tree: Tree, variant: str) -> list[str]:
+    """The variants that ``--variant`` means; by default one, the first of the setting's."""
+    defaults = [v for v in workshop.settings.default_variants if v in tree.variants]
+    return tree.choose(variant, defaults[:1] or list(tree.variants)[:1])
 
 
 def nvcc_here() -> bool:

@@ -238,7 +238,10 @@ def container_name(job: Job, checkout: str) -> str:
 
 
 def write_identity(user: Caller, directory: Path) -> None:
-    """passwd and group files in which the caller has a name, a home and a shell."""
+    """passwd and group files in which the caller has a name, a home and a shell.
+
+    There is no group tty: where there is one, sshd gives it the terminal, which only root may.
+    """
     lines = {
         "passwd": f"root:x:0:0:root:/root:/bin/bash\n"
         f"nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n"
@@ -312,7 +315,9 @@ def ask(arguments: Sequence[str], doing: str, *, missing_ok: bool = False) -> st
     :param missing_ok: what was asked for need not be there (docker still prints what it found).
     """
     answer = processes.look([client(), *arguments])
-    if answer.returncode and not (missing_ok and "no such" in answer.stderr.lower()):
+    low = answer.stderr.lower()
+    gone = "no such" in low and "no such file" not in low  # that file is the engine's socket
+    if answer.returncode and not (missing_ok and gone):
         raise failure(answer.stderr or answer.stdout, doing)
     return answer.stdout
 
@@ -328,6 +333,15 @@ def local_socket() -> str:
     if config.is_file() and "currentContext" in config.read_text(errors="replace"):
         return ""
     return "/var/run/docker.sock"
+
+
+def address() -> str:
+    """The engine's address, such as ``ssh://ann@builder``: what the ``docker`` program uses."""
+    named = os.environ.get("DOCKER_HOST")
+    if named:
+        return named
+    question = ["context", "inspect", "--format", "{{.Endpoints.docker.Host}}"]
+    return ask(question, "ask for the context").strip()
 
 
 def ask_socket(path: str) -> dict[str, Any] | None:

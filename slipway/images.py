@@ -376,6 +376,34 @@ def ensure_project(
     )
 
 
+def ssh_recipe(workshop: Workshop, image: str) -> Recipe:
+    """An image that a variant is built in, with sshd.
+
+    :param image: its tag, which is its hash.
+    """
+    return Recipe(
+        kind="dev",
+        dockerfile=workshop.root / "Dockerfile.dev",
+        target="ssh",
+        base=Base(image, image),
+        arguments={"DEV": image},
+        files={
+            "tools/apt-install": workshop.scripts / "apt-install",
+            "profile.sh": workshop.scripts / "ssh-profile",
+        },
+        repository="slipway-dev-ssh",
+    )
+
+
+def ensure_ssh(workshop: Workshop, image: str) -> str:
+    """The tag of the image that takes logins, made when first wanted."""
+    recipe = ssh_recipe(workshop, image)
+    if recipe.tag in inspect_images(recipe.tag):
+        return recipe.tag
+    console.say("adding sshd to the dev image (once)")
+    return build_image(workshop, recipe)
+
+
 def look_for_dev(workshop: Workshop) -> str:
     """The development image's tag if it is here and up to date, by one look-up; else empty."""
     seen = remembered_base(workshop)
@@ -413,9 +441,17 @@ def ensure_dev_on(workshop: Workshop, value: Base) -> str:
     return recipe.tag
 
 
-def dev(workshop: Workshop) -> None:
-    """Make the dev image, and say what it is called and how large it is."""
+def dev(workshop: Workshop, *, also: str = "") -> None:
+    """Make the dev image, and say what it is called and how large it is.
+
+    :param also: another name for it, which moves along when it is made again.
+    """
     tag = ensure_dev(workshop)
+    if also:
+        argv = [client(), "tag", tag, also]
+        console.show_command(argv)
+        if not workshop.dry:
+            ask(argv[1:], f"call the dev image {also}")
     if not workshop.dry:
         size = int(inspect_images(tag)[tag]["Size"])
         console.say(f"dev image {tag}, {console.megabytes(size)}")

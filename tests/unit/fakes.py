@@ -31,7 +31,7 @@ VERSION = Version(
 SCRIPTS = (
     *("apt-install", "cuda-install", "pip-install", "packages-dev.txt", "build", "test", "deb"),
     *("stage", "arrange", "check-requirements", "entrypoint", "gpu-probe", "preflight.c"),
-    *("emulate", "emulation-kit", "canary.c", "watch.c", "book", "read-book"),
+    *("emulate", "emulation-kit", "canary.c", "watch.c", "book", "read-book", "ssh-profile"),
     *("jupyter/overrides.json", "jupyter/page_config.json"),
 )
 
