@@ -50,7 +50,8 @@ def test_the_source_is_mapped_from_where_the_compiler_says_it_is(tmp_path: Path)
     site = make_site(tmp_path)
     flags = builds.compiler_environment(site)["CXXFLAGS"]
     for inside, place in row["sourceFileMap"].items():
-        here = place.replace("${workspaceFolder}", str(tmp_path))
+        assert place["useForBreakpoints"]  # gdb knows the file by that name alone
+        here = place["editorPath"].replace("${workspaceFolder}", str(tmp_path))
         assert f"-ffile-prefix-map={here}={inside} " in f"{flags} "
     assert row["cwd"].replace("${workspaceFolder}", str(tmp_path)) == str(site.build)
     binary = Path(row["program"]).name
