@@ -25,6 +25,9 @@ OPTIONS = ("-I", "-isystem", "-iquote", "-idirafter", "-include", "-imacros")
 LAUNCHERS = ("ccache", "sccache")
 NOT_FOR_CLANG = ("nvcc",)  # whose options clangd does not know
 
+# clang takes floating-point types away with it, in the C library's headers too; GCC does not.
+NO_OPTIONS = ("-mgeneral-regs-only",)
+
 
 def words_of(entry: Mapping[str, Any]) -> list[str]:
     """The command of one entry, without a compiler cache in front of it."""
@@ -93,7 +96,8 @@ def for_editor(
             if is_of_image(path, mounted):
                 words[number] = f"{option}{headers.as_posix()}{path}"
         options = [f"--target={TARGET}", f"--sysroot={headers.as_posix()}"]
-        words = [compiler, *options, *words[1:], *more]
+        kept = (word for word in words[1:] if word not in NO_OPTIONS)
+        words = [compiler, *options, *kept, *more]
         texts = {key: str(entry[key]) for key in ("directory", "file", "output") if key in entry}
         made.append(
             {

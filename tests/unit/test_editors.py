@@ -64,6 +64,10 @@ def test_the_image_s_headers_are_read_from_their_copy_and_the_host_s_where_they_
     ]
 
 
+def test_an_option_that_means_more_to_clang_is_left_out() -> None:
+    assert "-mgeneral-regs-only" not in arguments("c++ -mgeneral-regs-only -c a.cc")
+
+
 def test_words_with_blanks_stay_whole_and_more_comes_last() -> None:
     words = arguments("c++ '-DX=a b' -c a.cc", more=["-idirafter", "/x"])
     assert "-DX=a b" in words
