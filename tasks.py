@@ -162,6 +162,10 @@ def build(
         "ctest-filter": "run only the C++ tests whose names match this regular expression",
         "image": "prod: make the production image, and run the tests of what is installed in it",
         "cpu": "such as Nehalem: in the production image, all tests on that CPU, by emulation",
+        "sanitize": "address, undefined or leak, with commas: compiled in, in a directory beside",
+        "repeat": "run the tests so many times, or until one fails (default: 1)",
+        "failed": "run only the tests that failed last time",
+        "coverage": "count the lines that run, in a directory beside, and make an HTML report",
     },
 )
 def test(
@@ -175,14 +179,25 @@ def test(
     cpu: str = "",
     gpu: str = "",
     build_type: str = "",
+    sanitize: str = "",
+    repeat: int = 1,
+    failed: bool = False,
+    coverage: bool = False,
 ) -> None:
     """Build, then run the tests, offline; -- ARGS for pytest."""
     from slipway import builds, testing
 
-    testing.check_flags(workshop, engine, image, cpu, build_type)
-    for site in builds.sites(workshop, variant, project, source, engine, gpu, build_type):
+    words = arguments_after_dashes()
+    how = testing.check_flags(
+        *(workshop, engine, image, cpu, build_type, sanitize, repeat),
+        failed=failed,
+        coverage=coverage,
+        chosen=ctest_filter or words,
+    )
+    wanted = builds.sites(workshop, variant, project, source, engine, gpu, build_type)
+    for site in map(how.on, wanted):
         with site.locked("test"):
-            testing.test(site, image, cpu, ctest_filter, arguments_after_dashes())
+            testing.test(site, image, cpu, ctest_filter, words, how)
 
 
 @task(
@@ -260,6 +275,14 @@ def book(workshop: Workshop, chapter: str = "", project: str = "") -> None:
     from slipway import book as subject
 
     subject.book(workshop, chapter, project)
+
+
+@task(TREE, {"open": "open it in a browser"})
+def docs(workshop: Workshop, project: str = "", source: str = "", open_: bool = False) -> None:
+    """Make the documentation; a broken reference is an error."""
+    from slipway import documentation
+
+    documentation.docs(workshop, project, source, open_it=open_)
 
 
 @task(VARIANT, TREE)
@@ -449,7 +472,7 @@ def all_(
 
 namespace = Collection(
     *(setup, doctor, init, dev, build, test, debug, deb, wheel, prod, audit, run),
-    *(book, read, shell, ssh, ps, stop, clean),
+    *(book, docs, read, shell, ssh, ps, stop, clean),
 )
 if (ROOT / "benchmarks").is_dir():  # not where a library has adopted Slipway
     namespace.add_task(bench)

@@ -49,6 +49,10 @@ class Site(Record, frozen=True):
     """What tests and a shell have of the machine's GPUs; nothing else needs one."""
     build_type: str = RELEASE
     """One of ``BUILD_TYPES``: debug is for a debugger alone, and is never packaged."""
+    sanitize: tuple[str, ...] = ()
+    """What is compiled in to find mistakes as they happen, as ``-fsanitize`` names it."""
+    coverage: bool = False
+    """Whether lines count how often they run."""
 
     @property
     def is_debug(self) -> bool:
@@ -56,13 +60,20 @@ class Site(Record, frozen=True):
         return self.build_type == DEBUG
 
     @property
+    def instruments(self) -> tuple[str, ...]:
+        """What users do not get: sanitizers, and the counting of lines."""
+        return (*self.sanitize, *(["coverage"] if self.coverage else []))
+
+    @property
     def _mark(self) -> str:
-        return f".{DEBUG}" if self.is_debug else ""
+        """What stands beside what users get: ``.debug``, ``.address-undefined``."""
+        marks = [*([DEBUG] if self.is_debug else []), "-".join(self.instruments)]
+        return "".join(f".{mark}" for mark in marks if mark)
 
     @property
     def out(self) -> Path:
         """``out/PROJECT/VARIANT``; on another base than usual, ``out/PROJECT/VARIANT.bookworm``;
-        for the build type debug, ``out/PROJECT/VARIANT.debug``.
+        for the build type debug ``VARIANT.debug``, with sanitizers ``VARIANT.address-undefined``.
         """
         name = f"{self.variant}{self.workshop.mark}{self._mark}"
         return self.workshop.out / self.tree.project.name / name
@@ -101,9 +112,10 @@ class Site(Record, frozen=True):
 
     @property
     def title(self) -> str:
-        """``oar 0.1.0 cpu``, ``oar 0.1.0 cpu.debug``."""
-        name = f"{self.variant}{self._mark}"
-        return f"{self.tree.project.name} {self.tree.version.pep440} {name}"
+        """``oar 0.1.0 cpu``, ``oar 0.1.0 cpu.debug``, ``oar 0.1.0 cpu (address, undefined)``."""
+        name = f"{self.variant}{f'.{DEBUG}' if self.is_debug else ''}"
+        more = f" ({', '.join(self.instruments)})" if self.instruments else ""
+        return f"{self.tree.project.name} {self.tree.version.pep440} {name}{more}"
 
     @property
     def flags(self) -> str:
@@ -376,9 +388,11 @@ def shell(
 
 
 def prefix_maps(s: Site) -> dict[str, str]:
-    """Paths of this machine, to what stands for them in what is compiled; none in a debug build."""
+    """Paths of this machine, to what stands for them in what is compiled; none in a debug build,
+    nor where lines are counted: that report names files as they are here.
+    """
     source, name = s.source_inside, f"/usr/src/{s.tree.project.name}"
-    if s.is_debug:
+    if s.is_debug or s.coverage:
         return {}
     if s.tree.project.build.system in ("make", "script"):
         # They compile in the source; and a Makefile's shell splits a flag at a space in it, quoted
@@ -402,13 +416,22 @@ def compiler_environment(s: Site) -> dict[str, str]:
     flags = f"{s.tree.variants[s.variant].compiler_flags} {shlex.join(maps)}".rstrip()
     if system != "cmake":  # which takes these two from its build type
         flags = f"-g {'-O0' if s.is_debug else '-O2'} {flags}"
+    linker = "-fuse-ld=mold -Wl,-z,relro -Wl,-z,now"
+    if s.sanitize:
+        chosen = f"-fsanitize={','.join(s.sanitize)}"
+        # The first mistake ends the program: one that is only printed fails no test.
+        flags = f"{flags} {chosen} -fno-sanitize-recover=all -fno-omit-frame-pointer"
+        linker = f"{linker} {chosen}"
+    if s.coverage:
+        flags = f"{flags} --coverage -fprofile-update=atomic"
+        linker = f"{linker} --coverage"
     common = os.path.commonpath([source, build])
     shared = {"CCACHE_BASEDIR": common if common != "/" else source, "CCACHE_NOHASHDIR": "1"}
     ccache = "/run/ccache" if s.image else str(s.workshop.cache / "ccache")
     return {
         "CFLAGS": flags,
         "CXXFLAGS": flags,
-        "LDFLAGS": "-fuse-ld=mold -Wl,-z,relro -Wl,-z,now",
+        "LDFLAGS": linker,
         "CCACHE_DIR": ccache,
         **({} if s.is_debug else shared),
         "CCACHE_COMPILERCHECK": "content",
@@ -416,6 +439,8 @@ def compiler_environment(s: Site) -> dict[str, str]:
         "CCACHE_MAXSIZE": s.workshop.settings.ccache_size,
         "CCACHE_STATSLOG": f"{build}/.ccache-statistics",
         "NINJA_STATUS": "[%f/%t %es] ",
+        # An object holds the path that its counters are written to: none of another directory.
+        **({"CCACHE_DISABLE": "1"} if s.coverage else {}),
         **({} if system == "cmake" else {"SETUPTOOLS_SCM_PRETEND_VERSION": s.tree.version.pep440}),
     }
 

@@ -315,6 +315,61 @@ def ensure_gpu(workshop: Workshop, dev: str) -> str:
     return build_image(workshop, recipe)
 
 
+def docs_recipe(workshop: Workshop, dev: str) -> Recipe:
+    """The dev image with what makes the documentation.
+
+    :param dev: tag of the dev image, which is its hash.
+    """
+    root = workshop.root
+    return Recipe(
+        kind="dev",
+        dockerfile=root / "Dockerfile.dev",
+        target="docs",
+        base=Base(dev, dev),
+        arguments={"DEV": dev},
+        files={
+            "tools/apt-install": workshop.scripts / "apt-install",
+            "tools/pip-install": workshop.scripts / "pip-install",
+            "requirements-docs.txt": root / "requirements-docs.txt",
+        },
+        repository="slipway-dev-docs",
+    )
+
+
+def ensure_docs(workshop: Workshop, dev: str) -> str:
+    """The tag of the image that documentation is made in, made when it is first wanted."""
+    recipe = docs_recipe(workshop, dev)
+    if recipe.tag in inspect_images(recipe.tag):
+        return recipe.tag
+    console.say("adding Doxygen and Sphinx to the dev image (once; about 1 minute)")
+    return build_image(workshop, recipe)
+
+
+def coverage_recipe(workshop: Workshop, image: str) -> Recipe:
+    """An image that trees are built in, with what shows which lines the tests reach.
+
+    :param image: its tag, which is its hash.
+    """
+    return Recipe(
+        kind="dev",
+        dockerfile=workshop.root / "Dockerfile.dev",
+        target="coverage",
+        base=Base(image, image),
+        arguments={"DEV": image},
+        files={"tools/apt-install": workshop.scripts / "apt-install"},
+        repository="slipway-dev-coverage",
+    )
+
+
+def ensure_coverage(workshop: Workshop, image: str) -> str:
+    """The tag of that image, made when it is first wanted."""
+    recipe = coverage_recipe(workshop, image)
+    if recipe.tag in inspect_images(recipe.tag):
+        return recipe.tag
+    console.say("adding gcovr and coverage.py to the dev image (once)")
+    return build_image(workshop, recipe)
+
+
 def bare_recipe(workshop: Workshop, value: Base) -> Recipe:
     """What a user of wheels has, and no more: the base, Python and pip."""
     return Recipe(

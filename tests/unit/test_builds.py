@@ -8,11 +8,12 @@ import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
-from slipway import builds, images, testing
+from slipway import builds, coverage, images, testing
 from slipway.builds import (
     Built,
     Site,
@@ -885,3 +886,148 @@ def test_a_checkout_inside_the_library_s_tree_is_no_source(tmp_path: Path) -> No
     )
     (site.workshop.root / "link").symlink_to(tmp_path / "nowhere")
     assert links_out(tmp_path, inside) == ()
+
+
+# -- how the tests are run where a tree was built
+
+
+def test_sanitizers_are_compiled_in_and_have_a_directory_beside(tmp_path: Path) -> None:
+    site = make_site(tmp_path)
+    how = testing.asked("undefined,address", 1, failed=False)
+    other = how.on(site)
+    assert other.out.name == "cpu.address-undefined"
+    assert other.title == "oar 1.2.0 cpu (address, undefined)"
+    env = builds.compiler_environment(other)
+    assert "-fsanitize=address,undefined -fno-sanitize-recover=all" in env["CXXFLAGS"]
+    assert env["LDFLAGS"].endswith("-fsanitize=address,undefined")
+    assert "-fsanitize" not in str(builds.compiler_environment(site))
+    assert testing.asked("", 1, failed=False).on(site) is site
+
+
+def test_tests_are_told_of_the_sanitizers(tmp_path: Path) -> None:
+    site, place = recorded(tmp_path)
+    testing.test_built(site)
+    other = replace(site, sanitize=("address", "undefined"))
+    place.reports = other.reports
+    testing.test_built(other)
+    first, second = (job.env for job in place.jobs)
+    assert "SLIPWAY_SANITIZE" not in first
+    assert second["SLIPWAY_SANITIZE"] == "address undefined"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "more", "words"),
+    [
+        (("adress", 1), {"failed": False}, "no sanitizer 'adress'\n  did you mean 'address'?"),
+        (("thread", 1), {"failed": False}, "known: address, leak, undefined"),
+        (("", 0), {"failed": False}, "--repeat 0 would run no test"),
+        (("", 2), {"failed": False, "elsewhere": "--image"}, "--repeat and --image do not go"),
+        (("address", 1), {"failed": False, "elsewhere": "--cpu"}, "--sanitize and --cpu"),
+        (("", 1), {"failed": True, "elsewhere": "--cpu"}, "--failed and --cpu"),
+        (("", 1), {"failed": True, "filtered": True}, "--failed and another choice of tests"),
+    ],
+)
+def test_what_cannot_be_asked_for_is_refused(
+    arguments: tuple[str, int], more: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(SlipwayError) as caught:
+        testing.asked(*arguments, **more)
+    assert words in str(caught.value.message)
+    assert caught.value.code == USAGE
+
+
+FAILED = """<testsuites><testsuite name="pytest">
+<testcase classname="tests.test_a" name="test_x[a b]" file="tests/test_a.py"><failure/>
+</testcase>
+<testcase classname="tests.test_a.TestB" name="test_y" file="tests/test_a.py"><error/></testcase>
+<testcase classname="tests.test_a" name="test_z" file="tests/test_a.py"/>
+</testsuite></testsuites>"""
+
+
+def test_what_failed_last_time_is_named_as_pytest_takes_it(tmp_path: Path) -> None:
+    files = {name: tmp_path / f"{name}.xml" for name in ("CTest", "pytest")}
+    files["CTest"].write_text('<testsuite><testcase name="a"><failure/></testcase></testsuite>')
+    files["pytest"].write_text(FAILED)
+    assert testing.failed_before(files) == {
+        "CTest": ["a"],
+        "pytest": ["tests/test_a.py::test_x[a b]", "tests/test_a.py::TestB::test_y"],
+    }
+    files["CTest"].write_text('<testsuite><testcase name="a"/></testsuite>')
+    files["pytest"].write_text(
+        '<testsuite><testcase classname="" name="x"><error/></testcase></testsuite>'
+    )
+    assert testing.failed_before(files) == {"pytest": []}
+    files["pytest"].write_text("<cut off")
+    assert testing.failed_before({**files, "gone": tmp_path / "gone.xml"}) == {}
+
+
+def test_only_what_failed_is_run_again(tmp_path: Path) -> None:
+    site, place = recorded(tmp_path)
+    source = site.tree.source
+    testing.test_built(site, failed={"pytest": ["tests/test_a.py::test_x"]})
+    testing.test_built(site, failed={"CTest": ["a"]})
+    testing.test_built(site, failed={"pytest": []})
+    first, second, third = (job.command for job in place.jobs)
+    assert "--ctest" not in first
+    assert first[-1] == f"{source}/tests/test_a.py::test_x"
+    assert second[4:] == ["--ctest", "--rerun-failed"]
+    assert third[-1] == f"{source}/tests"
+
+
+def test_tests_are_repeated_until_one_fails(tmp_path: Path) -> None:
+    site, place = recorded(tmp_path)
+    testing.test(site, "", "", "", [], testing.asked("", 3, failed=False))
+    runs = [job for job in place.jobs if job.name.startswith("test-")]
+    assert len(runs) == 3
+
+
+def test_where_nothing_failed_last_time_nothing_is_run(tmp_path: Path) -> None:
+    site, place = recorded(tmp_path, pytest=PYTEST, ctest="<testsuite/>")
+    with pytest.raises(
+        SlipwayError, match="no test of oar 1\\.2\\.0 cpu failed last time"
+    ) as caught:
+        testing.test(site, "", "", "", [], testing.asked("", 1, failed=True))
+    assert caught.value.code == BAD_DATA
+    assert not [job for job in place.jobs if job.name.startswith("test-")]
+
+
+def test_lines_are_counted_in_a_directory_beside_by_their_own_names(tmp_path: Path) -> None:
+    site = replace(make_site(tmp_path), coverage=True)
+    assert site.out.name == "cpu.coverage"
+    assert replace(site, sanitize=("address",)).out.name == "cpu.address-coverage"
+    env = builds.compiler_environment(site)
+    assert "--coverage" in env["CXXFLAGS"]
+    assert "--coverage" in env["LDFLAGS"]
+    assert "prefix-map" not in env["CXXFLAGS"]
+    assert env["CCACHE_DISABLE"] == "1"
+
+
+def test_python_s_lines_are_counted_where_it_is_imported_from(tmp_path: Path) -> None:
+    site, place = recorded(tmp_path)
+    other = replace(site, coverage=True)
+    place.reports = other.reports
+    testing.test_built(other)
+    (job,) = place.jobs
+    assert job.env["SLIPWAY_COVERAGE"] == f"{other.build}/python,{other.build}/with space"
+
+
+def test_the_report_counts_lines_of_both_languages(tmp_path: Path) -> None:
+    assert coverage.read(tmp_path) == []
+    (tmp_path / "cxx.json").write_text('{"line_covered": 7, "line_total": 8}')
+    totals = '{"totals": {"covered_lines": 1, "num_statements": 3}}'
+    (tmp_path / "python.json").write_text(totals)
+    found = coverage.read(tmp_path)
+    assert [one.percent for one in found] == ["87.5 %", "33.3 %"]
+    page = coverage.page("What <oar> reaches", found)
+    assert "What &lt;oar&gt; reaches" in page
+    assert '<a href="cxx/index.html">C and C++</a>' in page
+    assert '<a href="python/index.html">Python</a>' in page
+
+
+def test_coverage_needs_containers(tmp_path: Path) -> None:
+    workshop = make_workshop(tmp_path)
+    with pytest.raises(SlipwayError, match="--coverage needs a container engine"):
+        testing.check_flags(workshop, "host", "", "", coverage=True)
+    with pytest.raises(SlipwayError, match="--coverage and --image do not go together"):
+        testing.check_flags(workshop, "docker", "prod", "", coverage=True)
+    assert testing.check_flags(workshop, "docker", "", "", coverage=True).coverage
