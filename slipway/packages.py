@@ -91,7 +91,7 @@ def control(tree: Tree, variant: str, *, dev: bool = False) -> str:
         f"Description: {project.summary.rstrip('.')}{' (development files)' if dev else ''}"
     )
     row = tree.variants[variant]
-    gpus = f", and for GPUs ({', '.join(row.cuda)}, and later ones)" if row.cuda else ""
+    gpus = f", {row.gpus}" if row.gpus else ""
     prebuilt = f"This is {tree.wheel.name}, as its makers built it." if tree.wheel else ""
     paragraphs = [
         *project.description.strip().split("\n\n"),

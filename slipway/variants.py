@@ -74,6 +74,11 @@ class Variant(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
         numbers = [arch.removeprefix("sm_") for arch in self.cuda]
         return ";".join([*(f"{n}-real" for n in numbers), *(f"{n}-virtual" for n in numbers[-1:])])
 
+    @property
+    def gpus(self) -> str:
+        """What descriptions say of them: ``and for GPUs (sm_80, and later ones)``; or nothing."""
+        return f"and for GPUs ({', '.join(self.cuda)}, and later ones)" if self.cuda else ""
+
     def runs_on(self, capability: int) -> bool:
         """Whether a GPU of this compute capability, times ten, runs the code of one of ``cuda``.
 

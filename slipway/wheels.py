@@ -80,7 +80,7 @@ def metadata(tree: Tree, variant: str) -> list[str]:
     Its fields are those of the core metadata specification, version 2.4.
     """
     project, row = tree.project, tree.variants[variant]
-    gpus = f" and for GPUs ({', '.join(row.cuda)}, and later ones)" if row.cuda else ""
+    gpus = f" {row.gpus}" if row.gpus else ""
     others = [package_name(tree, v) for v in tree.variants if v != variant]
     lines = [
         "Metadata-Version: 2.4",
