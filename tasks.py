@@ -194,8 +194,9 @@ def test(
         coverage=coverage,
         chosen=ctest_filter or words,
     )
-    wanted = builds.sites(workshop, variant, project, source, engine, gpu, build_type)
-    for site in map(how.on, wanted):
+    for site in map(
+        how.on, builds.sites(workshop, variant, project, source, engine, gpu, build_type)
+    ):
         with site.locked("test"):
             testing.test(site, image, cpu, ctest_filter, words, how)
 

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
-
 from slipway import builds, console, engine, packages, production
 from slipway.builds import Site, disk_full
 from slipway.engine import Job, Mount
