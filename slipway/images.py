@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -355,6 +356,31 @@ def ensure_coverage(workshop: Workshop, image: str) -> str:
     """The tag of an image that trees are built in, with what shows which lines the tests reach."""
     doing = "adding gcovr and coverage.py to the dev image (once)"
     return ensure(workshop, on_top(workshop, image, "coverage"), doing)
+
+
+def locked(lock: str, name: str) -> str:
+    """The lines of one package in a lock with hashes."""
+    found = re.search(rf"^{re.escape(name)}==.*(?:\n +--hash=.*)*", lock, re.MULTILINE)
+    if not found:
+        raise SlipwayError(
+            f"requirements.txt locks no {name}",
+            fix=["the head of requirements.in says how to lock again"],
+            code=BAD_DATA,
+        )
+    return f"{found[0]}\n"
+
+
+def lint_recipe(workshop: Workshop, image: str) -> Recipe:
+    """An image that a variant is built in, with what `invoke lint` runs; ruff is the tasks' own."""
+    lock = (workshop.root / "requirements.txt").read_text(encoding="utf-8")
+    more = {"requirements-lint.txt": locked(lock, "ruff")}
+    return on_top(workshop, image, "lint", ["apt-install", "pip-install"], more=more)
+
+
+def ensure_lint(workshop: Workshop, image: str) -> str:
+    """The tag of that image, made when it is first wanted."""
+    doing = "adding clang-format, clang-tidy and ruff to the dev image (once; about 1 minute)"
+    return ensure(workshop, lint_recipe(workshop, image), doing)
 
 
 def bare_recipe(workshop: Workshop, value: Base) -> Recipe:
