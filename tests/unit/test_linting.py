@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,36 +11,33 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from slipway import linting
+from slipway import linting, versions
 from slipway.errors import BAD_CONFIG, BAD_DATA, CANNOT_CREATE, UNAVAILABLE, SlipwayError
-from slipway.images import lint_recipe, locked
-from slipway.linting import (
+from slipway.findings import (
     BATCH,
     FORMAT,
     RUFF,
     TIDY,
-    Checked,
     Edit,
     Finding,
     Said,
-    Scope,
+    Tool,
     deps_of,
     edited,
     failure,
     formatting,
-    governed,
     misformatted,
     remedies_of,
     ruff_checks,
     ruff_findings,
+    ruff_fix,
     sources_of,
-    summary,
     tidy_findings,
     tidying,
     units_of,
-    unwritable,
-    why_not,
 )
+from slipway.images import lint_recipe, locked
+from slipway.linting import Checked, Scope, governed, summary, unwritable, why_not
 from slipway.settings import ROOT
 from tests.unit.fakes import make_site, make_workshop
 
@@ -141,7 +139,7 @@ def test_what_nobody_compiles_is_not_looked_at() -> None:
 
 
 def test_sources_are_those_that_clang_can_compile() -> None:
-    entries = [
+    entries: list[dict[str, Any]] = [
         {"directory": "/o", "command": "/usr/bin/ccache g++ -c ../t/a.cc", "file": "../t/a.cc"},
         {"directory": "/o", "arguments": ["cc", "-c", B], "file": B},
         {"directory": "/o", "command": "ccache /opt/cuda/bin/nvcc -c k.cu", "file": "/t/k.cu"},
@@ -173,7 +171,7 @@ def test_no_tool_is_told_to_write() -> None:
     steps = [
         *(formatting(FORMAT, "clang-format", A), formatting(RUFF, "ruff", "/t/a.py")),
         *(tidying("clang-tidy", "/o", A, "/w/f.yaml"), *ruff_checks("ruff", ["/t/a.py"])),
-        linting.ruff_fix("ruff", "/t/a.py"),
+        ruff_fix("ruff", "/t/a.py"),
     ]
     for step in steps:
         assert not {"-i", "--fix", "--fix-errors"} & {*step.argv} or step.stdin
@@ -245,6 +243,7 @@ def test_clang_tidy_s_lines_become_findings_of_the_files_that_count() -> None:
     assert first.more.splitlines()[0] == "    2 |   int* p = 0;"
     assert first.text.endswith("note: here")
     assert second.text == f"{H}:4:1: no 'x' [clang-diagnostic-error]"
+    assert tidy_findings("", "/o", {A}) == []
 
 
 def fixes(*rows: tuple[str, list[tuple[str, int, int, str]]]) -> str:
@@ -295,7 +294,7 @@ def test_of_two_remedies_that_clash_the_first_is_taken_and_the_second_not_at_all
 # -- when a tool fails
 
 
-def refusal(tool: linting.Tool, said: Said, *found: Finding) -> SlipwayError:
+def refusal(tool: Tool, said: Said, *found: Finding) -> SlipwayError:
     error = failure(tool, said, found)
     assert error
     return error
@@ -309,7 +308,7 @@ def refusal(tool: linting.Tool, said: Said, *found: Finding) -> SlipwayError:
         (RUFF, 2, "ruff failed\n  Cause: Failed to parse /t/pyproject.toml"),
     ],
 )
-def test_broken_settings_are_told_as_such(tool: linting.Tool, status: int, words: str) -> None:
+def test_broken_settings_are_told_as_such(tool: Tool, status: int, words: str) -> None:
     error = refusal(tool, Said(status, "", f"{words}\n{words}\n"))
     assert error.code == BAD_CONFIG
     assert error.what == f"{tool.name} cannot read its settings"
@@ -363,7 +362,7 @@ def test_what_fix_writes_to_is_what_can_be_mended() -> None:
 
 def test_in_place_each_tool_must_be_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     site = make_site(tmp_path, host=True)
-    monkeypatch.setattr(linting.shutil, "which", lambda *_, **__: None)
+    monkeypatch.setattr("shutil.which", lambda *_, **__: None)
     with pytest.raises(SlipwayError, match="missing on this machine: clang-tidy") as caught:
         linting.programs_of(site, [TIDY])
     assert caught.value.code == UNAVAILABLE
@@ -405,14 +404,14 @@ def repository(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
 
     def run(_: Path, *arguments: str) -> Any:
         key = " ".join(arguments)
-        done: Any = linting.versions.subprocess.CompletedProcess(arguments, 0, "", "")
+        done: Any = subprocess.CompletedProcess(arguments, 0, "", "")
         if key in known:
             done.stdout = known[key]
         else:
             done.returncode, done.stderr = 128, "fatal: no such ref"
         return done
 
-    monkeypatch.setattr(linting.versions, "run_git", run)
+    monkeypatch.setattr(versions, "run_git", run)
     return known
 
 
