@@ -132,7 +132,8 @@ def why_not(tool: Tool, s: Site, files: Sequence[Path], chosen: Sequence[Path]) 
     if not chosen:
         return f"{tool.name} is left out: {s.tree.source} has no {' or '.join(tool.settings)}"
     if tool is TIDY and (how.system != "cmake" or s.copied):
-        built = "a copy of it is built" if how.system == "cmake" else f"built by {how.system}"
+        tree = "a copy of this tree" if how.system == "cmake" else "this tree"
+        built = f"{tree} is built by {how.system}"
         return f"{tool.name} is left out: it needs CMake's compile commands, and {built}"
     return ""
 
@@ -261,16 +262,10 @@ def programs_of(s: Site, tools: Iterable[Tool]) -> dict[str, str]:
 class Linter:
     """The tools at work on one tree."""
 
-    def __init__(self, s: Site, scope: Scope) -> None:
-        self.site, self.scope = s, scope
+    def __init__(self, s: Site, scope: Scope, programs: Mapping[str, str], image: str) -> None:
+        self.site, self.scope, self.programs, self.image = s, scope, programs, image
         self.work = s.out / "lint"
         self.texts: dict[Path, bytes] = {}  # as the tools have seen them
-        at_work = [tool for tool in TOOLS if scope.files.get(tool.name)]
-        self.programs = programs_of(s, at_work)
-        if TIDY in at_work:
-            builds.build(s)
-        # The tree is built without the tools: its image is part of what it is configured with.
-        self.image = images.ensure_lint(s.workshop, s.image) if s.image else ""
 
     def files(self, tool: Tool) -> Sequence[Path]:
         """Those that a tool looks at."""
@@ -486,7 +481,12 @@ def lint(
             console.say(f"nothing of {s.tree.project.name} to look at")
             return
         start = time.monotonic()
-        linter = Linter(s, scope)
+        programs = programs_of(s, [tool for tool in TOOLS if scope.files.get(tool.name)])
+        if scope.files.get(TIDY.name):
+            builds.build(s)
+        # The tree is built without the tools: its image is part of what it is configured with.
+        image = images.ensure_lint(workshop, s.image) if s.image else ""
+        linter = Linter(s, scope, programs, image)
         if workshop.dry:
             linter.run([])
             return

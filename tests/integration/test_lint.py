@@ -168,7 +168,10 @@ def test_a_tree_that_make_builds_has_no_clang_tidy_and_says_so(
         stream.write("build: {system: make}\n")
     settle(tiny, tidy=NULLPTR, format=GOOGLE)
     said = succeed(critic.invoke("lint", "--project", str(tiny)))
-    assert "clang-tidy is left out: it needs CMake's compile commands, and built by make" in said
+    assert (
+        "clang-tidy is left out: it needs CMake's compile commands, and this tree is built by make"
+        in said
+    )
     assert "clang-format 0 in 3 files" in said
 
 

@@ -97,7 +97,10 @@ def test_a_tool_that_takes_no_part_says_why(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("build", "words"),
-    [({"system": "make"}, "built by make"), ({"writable": True}, "a copy of it is built")],
+    [
+        ({"system": "make"}, "this tree is built by make"),
+        ({"writable": True}, "a copy of this tree is built by cmake"),
+    ],
 )
 def test_clang_tidy_needs_the_compile_commands_of_cmake(
     tmp_path: Path, build: dict[str, Any], words: str
