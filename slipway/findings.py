@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from slipway.editors import NOT_FOR_CLANG, words_of
+from slipway.editors import NO_OPTIONS, NOT_FOR_CLANG, words_of
 from slipway.errors import BAD_CONFIG, BAD_DATA, SlipwayError
 from slipway.project import LOADER
 from slipway.records import Record
@@ -25,6 +25,7 @@ BATCH = 200  # files in one command, whose words have an end
 
 # What GCC knows and clang need not.
 FOR_CLANG = ("-Wno-unknown-warning-option", "-Wno-ignored-optimization-argument")
+COMPILES_NOT = "[clang-diagnostic-error]"
 TIDY_FINDING = re.compile(
     r"^(?P<file>.+?):(?P<line>\d+):(?P<column>\d+): (?:warning|error): (?P<words>.* \[[^\]]+\])$",
     re.MULTILINE,
@@ -158,9 +159,12 @@ def ruff_fix(program: str, inside: str) -> Step:
     return Step(f"ruff check {inside}", [*argv, "--stdin-filename", inside, "-"], stdin=inside)
 
 
-def tidying(program: str, build: str, unit: str, fixes: str) -> Step:
-    """What is wrong with a source and its headers, and in the file ``fixes`` the remedies."""
-    argv = [program, "--quiet", f"-p={build}", "--header-filter=.*", f"--export-fixes={fixes}"]
+def tidying(program: str, database: str, unit: str, fixes: str) -> Step:
+    """What is wrong with a source and its headers, and in the file ``fixes`` the remedies.
+
+    :param database: the directory with the compilation database.
+    """
+    argv = [program, "--quiet", f"-p={database}", "--header-filter=.*", f"--export-fixes={fixes}"]
     argv += [f"--extra-arg={word}" for word in FOR_CLANG]
     return Step(f"{program} {unit}", [*argv, unit])
 
@@ -270,7 +274,9 @@ def failure(tool: Tool, said: Said, found: Collection[Finding] = ()) -> SlipwayE
             fix=["invoke lint, once that file is mended"],
             code=BAD_CONFIG,
         )
-    if said.status == 0 or (said.status == 1 and found):
+    told = any(COMPILES_NOT in finding.words for finding in found)
+    elsewhere = COMPILES_NOT in said.out and not told  # as in a header that does not count
+    if said.status == 0 or (said.status == 1 and found and not elsewhere):
         return None
     words = f"{said.out if tool is TIDY else ''}{said.err}".strip().splitlines()
     return SlipwayError(
@@ -281,15 +287,16 @@ def failure(tool: Tool, said: Said, found: Collection[Finding] = ()) -> SlipwayE
     )
 
 
-def sources_of(entries: Iterable[Mapping[str, Any]]) -> set[str]:
-    """The files that a compilation database says how to compile, nvcc's left out."""
-    found = set()
+def for_clang(entries: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """A compilation database as clang-tidy reads it: nvcc's left out, and what clang misreads."""
+    made = []
     for entry in entries:
-        words = words_of(entry)
+        words = [word for word in words_of(entry) if word not in NO_OPTIONS]
         if words and posixpath.basename(words[0]) not in NOT_FOR_CLANG:
-            path = posixpath.join(entry.get("directory", ""), entry["file"])
-            found.add(posixpath.normpath(path))
-    return found
+            directory = str(entry.get("directory", ""))
+            file = posixpath.normpath(posixpath.join(directory, entry["file"]))
+            made.append({"directory": directory, "file": file, "arguments": words})
+    return made
 
 
 def unraw(data: bytes) -> str:

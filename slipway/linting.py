@@ -39,6 +39,7 @@ from slipway.findings import (
     deps_of,
     edited,
     failure,
+    for_clang,
     formatting,
     misformatted,
     raw,
@@ -46,7 +47,6 @@ from slipway.findings import (
     ruff_checks,
     ruff_findings,
     ruff_fix,
-    sources_of,
     tidy_findings,
     tidying,
     units_of,
@@ -358,13 +358,15 @@ class Linter:
         """
         s = self.site
         inside, build = s.place.inside, str(s.build)
-        sources = sources_of(json.loads(self.here(database_of(s))))
+        database = json.dumps(for_clang(json.loads(database_of(s))), ensure_ascii=False)
+        receipts.write_whole(self.work / DATABASE, database)
+        sources = {entry["file"] for entry in json.loads(self.here(database))}
         units = units_of(sources, deps_of(self.here(deps), build), map(str, self.files(TIDY)))
         fixes = [self.work / f"fixes-{number}.yaml" for number in range(len(units))]
         for file in fixes:
             file.unlink(missing_ok=True)
         steps = [
-            tidying(self.programs[TIDY.name], inside(s.build), inside(Path(unit)), inside(file))
+            tidying(self.programs[TIDY.name], inside(self.work), inside(Path(unit)), inside(file))
             for unit, file in zip(units, fixes, strict=True)
         ]
         found, remedies = [*findings], []

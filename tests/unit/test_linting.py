@@ -25,13 +25,13 @@ from slipway.findings import (
     deps_of,
     edited,
     failure,
+    for_clang,
     formatting,
     misformatted,
     remedies_of,
     ruff_checks,
     ruff_findings,
     ruff_fix,
-    sources_of,
     tidy_findings,
     tidying,
     units_of,
@@ -141,13 +141,16 @@ def test_what_nobody_compiles_is_not_looked_at() -> None:
     assert units_of([A], deps_of(DEPS, "/o"), ["/t/other.cc", "/t/other.h"]) == {}
 
 
-def test_sources_are_those_that_clang_can_compile() -> None:
+def test_the_database_holds_what_clang_can_compile_and_only_options_that_it_takes_alike() -> None:
     entries: list[dict[str, Any]] = [
         {"directory": "/o", "command": "/usr/bin/ccache g++ -c ../t/a.cc", "file": "../t/a.cc"},
-        {"directory": "/o", "arguments": ["cc", "-c", B], "file": B},
+        {"directory": "/o", "arguments": ["cc", "-mgeneral-regs-only", "-c", B], "file": B},
         {"directory": "/o", "command": "ccache /opt/cuda/bin/nvcc -c k.cu", "file": "/t/k.cu"},
     ]
-    assert sources_of(entries) == {A, B}
+    assert for_clang(entries) == [
+        {"directory": "/o", "file": A, "arguments": ["g++", "-c", "../t/a.cc"]},
+        {"directory": "/o", "file": B, "arguments": ["cc", "-c", B]},
+    ]
 
 
 # -- what the tools are told
@@ -325,6 +328,12 @@ def test_findings_are_no_failure_and_a_failure_without_any_is() -> None:
     error = refusal(TIDY, Said(1, "error: unknown argument '-fx' [clang-diagnostic-error]", ""))
     assert error.code == BAD_DATA
     assert "unknown argument '-fx'" in error.cause
+    other = Said(1, f"{B}:1:1: error: no 'x' [clang-diagnostic-error]", "")
+    assert "no 'x'" in refusal(TIDY, other, finding).cause  # what was found may be wrong then
+    assert (
+        failure(TIDY, other, [Finding(Path(B), 1, 1, "no 'x' [clang-diagnostic-error]", "")])
+        is None
+    )
     assert refusal(FORMAT, Said(139, "", ""), finding).what == "clang-format failed: status 139"
 
 
