@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from msgspec.structs import replace
@@ -358,7 +359,7 @@ class Linter:
         """
         s = self.site
         inside, build = s.place.inside, str(s.build)
-        database = json.dumps(for_clang(json.loads(database_of(s))), ensure_ascii=False)
+        database = json.dumps(database_of(s), ensure_ascii=False)
         receipts.write_whole(self.work / DATABASE, database)
         sources = {entry["file"] for entry in json.loads(self.here(database))}
         units = units_of(sources, deps_of(self.here(deps), build), map(str, self.files(TIDY)))
@@ -433,15 +434,16 @@ def unwritable(files: Iterable[Path]) -> SlipwayError | None:
     )
 
 
-def database_of(s: Site) -> str:
-    """The text of the build's compilation database."""
+def database_of(s: Site) -> list[dict[str, Any]]:
+    """The build's compilation database, for clang."""
     file = s.build / DATABASE
-    if file.is_file():
-        return file.read_text(encoding="utf-8")
+    entries = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
+    if entries:
+        return for_clang(entries)
     raise SlipwayError(
         f"the build of {s.tree.project.name} has left no {DATABASE} for clang-tidy",
-        cause="its CMake files set CMAKE_EXPORT_COMPILE_COMMANDS to OFF",
-        fix=[f"take that out of {s.tree.top / 'CMakeLists.txt'}, or remove .clang-tidy"],
+        cause="its CMake files set CMAKE_EXPORT_COMPILE_COMMANDS to OFF, or compile nothing",
+        fix=[f"mend {s.tree.top / 'CMakeLists.txt'}, or remove .clang-tidy"],
         code=BAD_DATA,
     )
 
@@ -480,7 +482,8 @@ def lint(
         for reason in scope.left_out:
             console.say(reason)
         if not any(scope.files.values()):
-            console.say(f"nothing of {s.tree.project.name} to look at")
+            nothing = f"nothing of {s.tree.project.name} to look at"
+            console.say(summary(s, scope, Checked(()), 0) if scope.files else nothing)
             return
         start = time.monotonic()
         programs = programs_of(s, [tool for tool in TOOLS if scope.files.get(tool.name)])
