@@ -92,6 +92,9 @@ class Checked(Record, frozen=True):
         return edited | {finding.file for finding in self.findings if finding.mendable}
 
 
+NOTHING = Checked(())
+
+
 # -- deciding: which files
 
 
@@ -464,56 +467,69 @@ def lint(
     :param everything: clang-tidy looks at more than what has changed.
     """
     s = next(iter(builds.sites(workshop, variant, project, source, wanted)))
+    refuse(not_lintable(s, fix=fix))
+    with s.locked("lint"):
+        scope = scope_of(s, everything=everything)
+        for reason in scope.left_out:
+            console.say(reason)
+        if any(scope.files.values()):
+            tell(s, scope, *looked(s, scope, fix=fix))
+        elif scope.files:
+            tell(s, scope)
+        else:
+            console.say(f"nothing of {s.tree.project.name} to look at")
+
+
+def not_lintable(s: Site, *, fix: bool) -> SlipwayError | None:
+    """Why a tree has no source to look at, or none to be changed."""
     if s.tree.wheel:
-        raise SlipwayError(
+        return SlipwayError(
             f"{s.tree.wheel.name} is a wheel, as its makers built it: there is no source",
             fix=["invoke lint --project DIR, with a source tree"],
             code=USAGE,
         )
-    if fix and s.tree.source.is_relative_to(workshop.out):
-        raise SlipwayError(
+    if fix and s.tree.source.is_relative_to(s.workshop.out):
+        return SlipwayError(
             f"--fix would change {s.tree.source}, which was fetched",
             cause="what is fetched stays as it came, and is fetched again where it is not there",
             fix=["invoke lint --source DIR --fix, with a tree of yours"],
             code=USAGE,
         )
-    with s.locked("lint"):
-        scope = scope_of(s, everything=everything)
-        for reason in scope.left_out:
-            console.say(reason)
-        if not any(scope.files.values()):
-            nothing = f"nothing of {s.tree.project.name} to look at"
-            console.say(summary(s, scope, Checked(()), 0) if scope.files else nothing)
-            return
-        start = time.monotonic()
-        programs = programs_of(s, [tool for tool in TOOLS if scope.files.get(tool.name)])
-        if scope.files.get(TIDY.name):
-            builds.build(s)
-        # The tree is built without the tools: its image is part of what it is configured with.
-        image = images.ensure_lint(workshop, s.image) if s.image else ""
-        linter = Linter(s, scope, programs, image)
-        if workshop.dry:
-            linter.run([])
-            return
-        outputs.make(linter.work, workshop.out)
+    return None
+
+
+def looked(s: Site, scope: Scope, *, fix: bool) -> tuple[Checked, float]:
+    """What the tools find, once what can be is mended where that is asked for; and the seconds."""
+    start = time.monotonic()
+    programs = programs_of(s, [tool for tool in TOOLS if scope.files.get(tool.name)])
+    if scope.files.get(TIDY.name):
+        builds.build(s)
+    # The tree is built without the tools: its image is part of what it is configured with.
+    image = images.ensure_lint(s.workshop, s.image) if s.image else ""
+    linter = Linter(s, scope, programs, image)
+    if s.workshop.dry:
+        linter.run([])
+        return NOTHING, 0
+    outputs.make(linter.work, s.workshop.out)
+    checked = linter.check()
+    if fix and checked.mendable:
+        for file in linter.mend(checked):
+            console.say(f"mended {file}")
         checked = linter.check()
-        if fix and checked.mendable:
-            for file in linter.mend(checked):
-                console.say(f"mended {file}")
-            checked = linter.check()
-        tell(s, scope, checked, time.monotonic() - start, fix=fix)
+    return checked, time.monotonic() - start
 
 
-def tell(s: Site, scope: Scope, checked: Checked, took: float, *, fix: bool) -> None:
+def tell(s: Site, scope: Scope, checked: Checked = NOTHING, took: float = 0) -> None:
     """Say what was found, and fail if that is anything."""
+    if s.workshop.dry:
+        return
     for finding in sorted(checked.findings):
         console.say(finding.text)
     console.say(summary(s, scope, checked, took))
     number = len(checked.findings)
     if number:
-        mends = checked.mendable and not fix
         raise SlipwayError(
             f"{number} finding{'s' * (number != 1)} in {s.tree.project.name}",
-            fix=["invoke lint --fix" if mends else "invoke lint, once that is mended"],
+            fix=["invoke lint --fix" if checked.mendable else "invoke lint, once that is mended"],
             code=FOUND,
         )

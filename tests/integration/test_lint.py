@@ -175,6 +175,14 @@ def test_a_tree_that_make_builds_has_no_clang_tidy_and_says_so(
     assert "clang-format 0 in 3 files" in said
 
 
+def test_nothing_starts_with_dry(critic: Checkout, tiny: Path) -> None:
+    settle(tree(tiny, two=ODDLY), format=GOOGLE)
+    said = succeed(critic.invoke("--dry", "lint", "--fix", "--project", str(tiny)))
+    assert "/scripts/lint" in said
+    assert "linted" not in said
+    assert (tiny / "two.cc").read_text() == ODDLY
+
+
 # -- bad input
 
 BROKEN = {

@@ -478,3 +478,17 @@ def test_what_is_ours_is_not_looked_at(tmp_path: Path) -> None:
     found, _, _ = linting.files_of(replace(site, tree=tree))
     assert file in found
     assert ours not in found
+
+
+def test_what_is_no_source_of_the_caller_s_is_refused(tmp_path: Path) -> None:
+    site = make_site(tmp_path)
+    assert linting.not_lintable(site, fix=True) is None
+    fetched = replace(site, tree=replace(site.tree, source=tmp_path / "out" / "sources" / "x"))
+    assert linting.not_lintable(fetched, fix=False) is None
+    error = linting.not_lintable(fetched, fix=True)
+    assert error
+    assert "which was fetched" in error.what
+    wheel = replace(site, tree=replace(site.tree, wheel=tmp_path / "x-1-py3-none-any.whl"))
+    error = linting.not_lintable(wheel, fix=False)
+    assert error
+    assert "x-1-py3-none-any.whl is a wheel" in error.what
