@@ -441,8 +441,10 @@ def database_of(s: Site) -> list[dict[str, Any]]:
     """The build's compilation database, for clang."""
     file = s.build / DATABASE
     entries = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
-    if entries:
-        return for_clang(entries)
+    made = for_clang(entries)
+    source = s.place.inside(s.tree.source)
+    if any(entry["file"].startswith(f"{source}/") for entry in made):  # else another tree's is left
+        return made
     raise SlipwayError(
         f"the build of {s.tree.project.name} has left no {DATABASE} for clang-tidy",
         cause="its CMake files set CMAKE_EXPORT_COMPILE_COMMANDS to OFF, or compile nothing",

@@ -492,3 +492,18 @@ def test_what_is_no_source_of_the_caller_s_is_refused(tmp_path: Path) -> None:
     error = linting.not_lintable(wheel, fix=False)
     assert error
     assert "x-1-py3-none-any.whl is a wheel" in error.what
+
+
+def test_a_database_that_another_tree_has_left_is_none(tmp_path: Path) -> None:
+    site = make_site(tmp_path)
+    file = site.build / "compile_commands.json"
+    file.parent.mkdir(parents=True)
+    ours = {"directory": "/o", "command": "g++ -c x", "file": str(site.tree.source / "a.cc")}
+    for entries, told in (([ours], False), ([], True), ([{**ours, "file": A}], True)):
+        file.write_text(json.dumps(entries))
+        if told:
+            with pytest.raises(SlipwayError, match="no compile_commands") as caught:
+                linting.database_of(site)
+            assert caught.value.code == BAD_DATA
+        else:
+            assert len(linting.database_of(site)) == 1
