@@ -47,6 +47,9 @@ TREE = {
 PLACE = {"engine": "docker, or host: run on this machine itself (default: the setting 'engine')"}
 GPU = {"gpu": "auto, on or off: whether there is a GPU for it (default: the setting 'gpu')"}
 VARIANT = {"variant": "one of the table's, several with commas, or 'all' (default: cpu)"}
+TYPE = "release, or debug: not optimised, with this machine's paths, beside it and never packaged"
+BUILD_TYPE = {"build-type": f"{TYPE} (default: release)"}
+STOP = {"stop": "end what an earlier call has started"}
 ONE_VARIANT = {"variant": "one of the table's (default: cpu)"}
 
 
@@ -87,6 +90,7 @@ def doctor(workshop: Workshop) -> None:
         "adopt": "put a copy of Slipway into the tree, as the directory slipway/",
         "force": "replace a file that is there and says something else",
         "schema": "print the JSON Schema of project.yaml instead",
+        "devcontainer": "write .devcontainer/ from the settings instead, for editors",
     }
 )
 def init(
@@ -96,36 +100,56 @@ def init(
     adopt: bool = False,
     force: bool = False,
     schema: bool = False,
+    devcontainer: bool = False,
 ) -> None:
     """Look at a source tree and write its project.yaml."""
+    from slipway import devcontainer as editor
     from slipway import init as subject
 
-    subject.init(workshop, source, name, adopt=adopt, force=force, schema=schema)
+    if devcontainer:
+        editor.write(workshop, force=force)
+    else:
+        subject.init(workshop, source, name, adopt=adopt, force=force, schema=schema)
 
 
-@task()
-def dev(workshop: Workshop) -> None:
+@task({"tag": "give it this name too, such as slipway-dev:mine"})
+def dev(workshop: Workshop, tag: str = "") -> None:
     """Make the development image, unless it is up to date."""
     from slipway import images
 
-    images.dev(workshop)
+    images.dev(workshop, also=tag)
 
 
-@task(VARIANT, TREE, PLACE, {"jobs": "compile this many files at once (default: Ninja's choice)"})
+@task(
+    VARIANT,
+    TREE,
+    PLACE,
+    BUILD_TYPE,
+    {
+        "jobs": "compile this many files at once (default: Ninja's choice)",
+        "why": "say what caused it: image, configuration, compiler or source file",
+        "ide": "write what an editor on this machine needs to out/ide/, and say what to set",
+    },
+)
 def build(
     workshop: Workshop,
     variant: str = "",
     project: str = "",
     source: str = "",
     engine: str = "",
+    build_type: str = "",
     jobs: int = 0,
+    why: bool = False,
+    ide: bool = False,
 ) -> None:
     """Compile what changed in a source tree, offline."""
-    from slipway import builds
+    from slipway import builds, editors
 
-    for site in builds.sites(workshop, variant, project, source, engine):
+    for site in builds.sites(workshop, variant, project, source, engine, build_type=build_type):
         with site.locked("build"):
-            builds.build(site, jobs=jobs)
+            builds.build(site, jobs=jobs, why=why)
+            if ide:
+                editors.export(site)
 
 
 @task(
@@ -133,10 +157,15 @@ def build(
     TREE,
     PLACE,
     GPU,
+    BUILD_TYPE,
     {
         "ctest-filter": "run only the C++ tests whose names match this regular expression",
         "image": "prod: make the production image, and run the tests of what is installed in it",
         "cpu": "such as Nehalem: in the production image, all tests on that CPU, by emulation",
+        "sanitize": "address, undefined or leak, with commas: compiled in, in a directory beside",
+        "repeat": "run the tests so many times, or until one fails (default: 1)",
+        "failed": "run only the tests that failed last time",
+        "coverage": "count the lines that run, in a directory beside, and make an HTML report",
     },
 )
 def test(
@@ -149,14 +178,86 @@ def test(
     image: str = "",
     cpu: str = "",
     gpu: str = "",
+    build_type: str = "",
+    sanitize: str = "",
+    repeat: int = 1,
+    failed: bool = False,
+    coverage: bool = False,
 ) -> None:
     """Build, then run the tests, offline; -- ARGS for pytest."""
     from slipway import builds, testing
 
-    testing.check_flags(workshop, engine, image, cpu)
-    for site in builds.sites(workshop, variant, project, source, engine, gpu):
+    words = arguments_after_dashes()
+    how = testing.check_flags(
+        *(workshop, engine, image, cpu, build_type, sanitize, repeat),
+        failed=failed,
+        coverage=coverage,
+        chosen=ctest_filter or words,
+    )
+    for site in map(
+        how.on, builds.sites(workshop, variant, project, source, engine, gpu, build_type)
+    ):
         with site.locked("test"):
-            testing.test(site, image, cpu, ctest_filter, arguments_after_dashes())
+            testing.test(site, image, cpu, ctest_filter, words, how)
+
+
+@task(
+    {"target": "program, name of a C++ test, or Python script x.py"},
+    ONE_VARIANT,
+    TREE,
+    PLACE,
+    GPU,
+    {
+        "build-type": f"{TYPE} (default: debug)",
+        "core": "open this core file instead, with the program that it is of",
+        "server": "gdbserver instead of gdb, at 127.0.0.1, for a debugger on this machine",
+        "port": "of gdbserver (default: a free one)",
+    },
+)
+def debug(
+    workshop: Workshop,
+    target: str = "",
+    variant: str = "",
+    project: str = "",
+    source: str = "",
+    engine: str = "",
+    gpu: str = "",
+    build_type: str = "",
+    core: str = "",
+    server: bool = False,
+    port: int = 0,
+) -> None:
+    """Build for debugging, then run gdb: debug --target x -- ARGS."""
+    from slipway import debugging
+    from slipway.debugging import Wish
+
+    where = (variant, project, source, engine, gpu, build_type)
+    wish = Wish(target, core, server, port, tuple(arguments_after_dashes()))
+    debugging.debug(workshop, wish, *where)
+
+
+@task(
+    ONE_VARIANT,
+    TREE,
+    PLACE,
+    {
+        "fix": "write what the tools can mend; the one task that changes your source",
+        "all": "clang-tidy looks at every file, not only at what differs from the default branch",
+    },
+)
+def lint(
+    workshop: Workshop,
+    variant: str = "",
+    project: str = "",
+    source: str = "",
+    engine: str = "",
+    fix: bool = False,
+    all_: bool = False,
+) -> None:
+    """Check the source with clang-format, clang-tidy and ruff."""
+    from slipway import linting
+
+    linting.lint(workshop, variant, project, source, engine, fix=fix, everything=all_)
 
 
 @task(VARIANT, TREE, PLACE)
@@ -199,6 +300,14 @@ def book(workshop: Workshop, chapter: str = "", project: str = "") -> None:
     from slipway import book as subject
 
     subject.book(workshop, chapter, project)
+
+
+@task(TREE, {"open": "open it in a browser"})
+def docs(workshop: Workshop, project: str = "", source: str = "", open_: bool = False) -> None:
+    """Make the documentation; a broken reference is an error."""
+    from slipway import documentation
+
+    documentation.docs(workshop, project, source, open_it=open_)
 
 
 @task(VARIANT, TREE)
@@ -271,12 +380,39 @@ def shell(
 
 
 @task(
+    ONE_VARIANT,
+    TREE,
+    GPU,
+    STOP,
+    {
+        "edit": "let the source tree be written to there; else it is read-only, as in a shell",
+        "write-config": "put the Host entry into ~/.ssh too, and keep it up to date",
+    },
+)
+def ssh(
+    workshop: Workshop,
+    variant: str = "",
+    project: str = "",
+    source: str = "",
+    gpu: str = "",
+    edit: bool = False,
+    write_config: bool = False,
+    stop: bool = False,
+) -> None:
+    """Keep a development container to log in to by ssh."""
+    from slipway import logins
+
+    wanted = logins.Wanted(variant, project, source, gpu, edit, write_config)
+    logins.ssh(workshop, wanted, stop_it=stop)
+
+
+@task(
     PROJECT,
+    STOP,
     {
         "work": "folder for your notebooks (default: out/read/, by project)",
         "no-open": "print the URL, and open no browser",
         "lan": "let other machines of the network in, by a URL with the same token",
-        "stop": "stop serving it",
     },
 )
 def read(
@@ -360,8 +496,8 @@ def all_(
 
 
 namespace = Collection(
-    *(setup, doctor, init, dev, build, test, deb, wheel, prod, audit, run),
-    *(book, read, shell, ps, stop, clean),
+    *(setup, doctor, init, dev, build, test, debug, lint, deb, wheel, prod, audit, run),
+    *(book, docs, read, shell, ssh, ps, stop, clean),
 )
 if (ROOT / "benchmarks").is_dir():  # not where a library has adopted Slipway
     namespace.add_task(bench)

@@ -32,6 +32,8 @@ CONTENTS = (
     "requirements-book.txt",
     "requirements-cuda.in",
     "requirements-cuda.txt",
+    "requirements-docs.in",
+    "requirements-docs.txt",
     "requirements-image.in",
     "requirements-image.txt",
     "requirements.in",

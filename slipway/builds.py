@@ -18,7 +18,7 @@ from msgspec.structs import replace
 
 from slipway import console, copies, engine, gpu, images, locks, outputs, processes, receipts
 from slipway.engine import Job, Mount, Place
-from slipway.errors import NO_INPUT, SlipwayError
+from slipway.errors import NO_INPUT, USAGE, SlipwayError, nearest
 from slipway.explain import BUILDING, explain
 from slipway.gpu import NOT_ASKED, Answer
 from slipway.images import fingerprint
@@ -27,7 +27,10 @@ from slipway.settings import Workshop
 
 if TYPE_CHECKING:
     from slipway.project import Tree
+    from slipway.why import Reason
 
+RELEASE, DEBUG = BUILD_TYPES = ("release", "debug")
+CONFIGURED = ".slipway-configured"  # the stamp that scripts/build keeps
 FEW_BYTES = 16_000_000  # a file system with less free than this is what broke the build
 
 
@@ -44,11 +47,36 @@ class Site(Record, frozen=True):
     """What links out of the tree lead to: see ``links_out``."""
     gpu: Answer = NOT_ASKED
     """What tests and a shell have of the machine's GPUs; nothing else needs one."""
+    build_type: str = RELEASE
+    """One of ``BUILD_TYPES``: debug is for a debugger alone, and is never packaged."""
+    sanitize: tuple[str, ...] = ()
+    """What is compiled in to find mistakes as they happen, as ``-fsanitize`` names it."""
+    coverage: bool = False
+    """Whether lines count how often they run."""
+
+    @property
+    def is_debug(self) -> bool:
+        """Whether it is compiled without optimisation and with the paths of this machine."""
+        return self.build_type == DEBUG
+
+    @property
+    def instruments(self) -> tuple[str, ...]:
+        """What users do not get: sanitizers, and the counting of lines."""
+        return (*self.sanitize, *(["coverage"] if self.coverage else []))
+
+    @property
+    def _mark(self) -> str:
+        """What stands beside what users get: ``.debug``, ``.address-undefined``."""
+        marks = [*([DEBUG] if self.is_debug else []), "-".join(self.instruments)]
+        return "".join(f".{mark}" for mark in marks if mark)
 
     @property
     def out(self) -> Path:
-        """``out/PROJECT/VARIANT``; on another base than usual, ``out/PROJECT/VARIANT.bookworm``."""
-        return self.workshop.out / self.tree.project.name / f"{self.variant}{self.workshop.mark}"
+        """``out/PROJECT/VARIANT``; on another base than usual, ``out/PROJECT/VARIANT.bookworm``;
+        for the build type debug ``VARIANT.debug``, with sanitizers ``VARIANT.address-undefined``.
+        """
+        name = f"{self.variant}{self.workshop.mark}{self._mark}"
+        return self.workshop.out / self.tree.project.name / name
 
     @property
     def build(self) -> Path:
@@ -84,8 +112,15 @@ class Site(Record, frozen=True):
 
     @property
     def title(self) -> str:
-        """``oar 0.1.0 cpu``."""
-        return f"{self.tree.project.name} {self.tree.version.pep440} {self.variant}"
+        """``oar 0.1.0 cpu``, ``oar 0.1.0 cpu.debug``, ``oar 0.1.0 cpu (address, undefined)``."""
+        name = f"{self.variant}{f'.{DEBUG}' if self.is_debug else ''}"
+        more = f" ({', '.join(self.instruments)})" if self.instruments else ""
+        return f"{self.tree.project.name} {self.tree.version.pep440} {name}{more}"
+
+    @property
+    def flags(self) -> str:
+        """What names this site on a command line: ``--variant cpu --build-type debug``."""
+        return f"--variant {self.variant}{f' --build-type {DEBUG}' if self.is_debug else ''}"
 
     def script(self, name: str) -> str:
         """Where the script of a verb stands for a job."""
@@ -112,7 +147,7 @@ class Site(Record, frozen=True):
     ) -> Job:
         """A job of this site, without a network unless the project says so."""
         return Job(
-            name=f"{verb}-{self.tree.project.name}-{self.variant}",
+            name=f"{verb}-{self.tree.project.name}-{self.variant}{self._mark}",
             command=[self.script(verb), *command],
             mounts=self.mounts(),
             env={"SOURCE_DATE_EPOCH": str(self.tree.version.epoch), **env},
@@ -187,12 +222,15 @@ def sites(
     source: str,
     wanted: str,
     gpu_wanted: str | None = None,
+    build_type: str = "",
 ) -> Iterator[Site]:
     """The sites that a task's flags mean, one after the other; the first variant by default.
 
     :param wanted: what ``--engine`` says.
     :param gpu_wanted: what ``--gpu`` says; None for a task that runs nothing on a GPU.
+    :param build_type: what ``--build-type`` says; empty: release.
     """
+    build_type = check_build_type(build_type or RELEASE)
     place = engine.place(workshop, wanted)
     contained = isinstance(place, engine.Docker)
     mode = "" if gpu_wanted is None else gpu.wanted(workshop, gpu_wanted)
@@ -203,8 +241,7 @@ def sites(
     from slipway.project import resolve  # 8 ms that pass in the meantime too
 
     tree = resolve(workshop, project, source)
-    defaults = [v for v in workshop.settings.default_variants if v in tree.variants]
-    names = tree.choose(variant, defaults[:1] or list(tree.variants)[:1])
+    names = chosen(workshop, tree, variant)
     links = links_out(tree.source, not_source(workshop, tree.source))
     image = dev()
     if contained:
@@ -229,7 +266,25 @@ def sites(
         inside = project_image(workshop, tree, name, image) if contained else ""
         row = tree.variants[name]
         answer = gpu.decide(workshop, mode, place, inside, row) if mode else NOT_ASKED
-        yield Site(workshop, tree, name, place, inside, links, answer)
+        yield Site(workshop, tree, name, place, inside, links, answer, build_type)
+
+
+def check_build_type(wanted: str) -> str:
+    """``wanted``, which must be one of ``BUILD_TYPES``."""
+    if wanted not in BUILD_TYPES:
+        raise SlipwayError(
+            f"no build type '{wanted}'",
+            cause=nearest(wanted, BUILD_TYPES),
+            fix=["invoke build --build-type debug"],
+            code=USAGE,
+        )
+    return wanted
+
+
+def chosen(workshop: Workshop, tree: Tree, variant: str) -> list[str]:
+    """The variants that ``--variant`` means; by default one, the first of the setting's."""
+    defaults = [v for v in workshop.settings.default_variants if v in tree.variants]
+    return tree.choose(variant, defaults[:1] or list(tree.variants)[:1])
 
 
 def nvcc_here() -> bool:
@@ -332,38 +387,60 @@ def shell(
         raise Exit(code=status)
 
 
+def prefix_maps(s: Site) -> dict[str, str]:
+    """Paths of this machine, to what stands for them in what is compiled; none in a debug build,
+    nor where lines are counted: that report names files as they are here.
+    """
+    source, name = s.source_inside, f"/usr/src/{s.tree.project.name}"
+    if s.is_debug or s.coverage:
+        return {}
+    if s.tree.project.build.system in ("make", "script"):
+        # They compile in the source; and a Makefile's shell splits a flag at a space in it, quoted
+        # or not, so a source with an odd path keeps it in its debug symbols.
+        flag = f"{source}={name}"
+        return {source: name} if shlex.quote(flag) == flag else {}
+    return {source: name, s.place.inside(s.build): f"{name}/build"}
+
+
 def compiler_environment(s: Site) -> dict[str, str]:
     """Flags and caches for whatever build system runs: they come in by the environment.
 
     The instruction set is the variant's. Paths of this machine are mapped to ``/usr/src/NAME`` in
     what is compiled, so that two checkouts make the same bytes; ccache compares paths relative to
-    the directory that holds both source and build.
+    the directory that holds both source and build. A debug build keeps the paths as they are, which
+    is what a breakpoint in an editor names, and takes from the cache only what was compiled here.
     """
     source, build = s.source_inside, s.place.inside(s.build)
     system = s.tree.project.build.system
-    name = f"/usr/src/{s.tree.project.name}"
-    maps = [f"-ffile-prefix-map={source}={name}", f"-ffile-prefix-map={build}={name}/build"]
-    if system in ("make", "script"):
-        # They compile in the source; and a Makefile's shell splits a flag at a space in it, quoted
-        # or not, so a source with an odd path keeps it in its debug symbols.
-        maps = [m for m in maps[:1] if shlex.quote(m) == m]
-    flags = f"{s.tree.variants[s.variant].compiler_flags} {shlex.join(maps)}"
+    maps = [f"-ffile-prefix-map={path}={name}" for path, name in prefix_maps(s).items()]
+    flags = f"{s.tree.variants[s.variant].compiler_flags} {shlex.join(maps)}".rstrip()
     if system != "cmake":  # which takes these two from its build type
-        flags = f"-g -O2 {flags}"
+        flags = f"-g {'-O0' if s.is_debug else '-O2'} {flags}"
+    linker = "-fuse-ld=mold -Wl,-z,relro -Wl,-z,now"
+    if s.sanitize:
+        chosen = f"-fsanitize={','.join(s.sanitize)}"
+        # The first mistake ends the program: one that is only printed fails no test.
+        flags = f"{flags} {chosen} -fno-sanitize-recover=all -fno-omit-frame-pointer"
+        linker = f"{linker} {chosen}"
+    if s.coverage:
+        flags = f"{flags} --coverage -fprofile-update=atomic"
+        linker = f"{linker} --coverage"
     common = os.path.commonpath([source, build])
+    shared = {"CCACHE_BASEDIR": common if common != "/" else source, "CCACHE_NOHASHDIR": "1"}
     ccache = "/run/ccache" if s.image else str(s.workshop.cache / "ccache")
     return {
         "CFLAGS": flags,
         "CXXFLAGS": flags,
-        "LDFLAGS": "-fuse-ld=mold -Wl,-z,relro -Wl,-z,now",
+        "LDFLAGS": linker,
         "CCACHE_DIR": ccache,
-        "CCACHE_BASEDIR": common if common != "/" else source,
+        **({} if s.is_debug else shared),
         "CCACHE_COMPILERCHECK": "content",
-        "CCACHE_NOHASHDIR": "1",
         "CCACHE_ABSSTDERR": "1",  # or messages would name files relative to the build directory
         "CCACHE_MAXSIZE": s.workshop.settings.ccache_size,
         "CCACHE_STATSLOG": f"{build}/.ccache-statistics",
         "NINJA_STATUS": "[%f/%t %es] ",
+        # An object holds the path that its counters are written to: none of another directory.
+        **({"CCACHE_DISABLE": "1"} if s.coverage else {}),
         **({} if system == "cmake" else {"SETUPTOOLS_SCM_PRETEND_VERSION": s.tree.version.pep440}),
     }
 
@@ -376,15 +453,19 @@ def configure_mode(
     ``fresh`` when what CMake reads only once has changed (compilers, flags, source directory);
     ``again`` when options have; ``no`` when nothing has: Ninja itself sees changed CMake files.
     """
-    once = {k: v for k, v in env.items() if k in ("CFLAGS", "CXXFLAGS", "LDFLAGS")}
     how = s.tree.project.build
-    ways = [how.system, how.directory, how.targets, how.commands, how.network]
-    toolchain = fingerprint(once, s.image, s.source_inside, ways)
+    toolchain = {  # in plain, so that --why can say which of it has changed
+        "image": s.image,
+        "CXXFLAGS": env["CXXFLAGS"],  # and CFLAGS, which are the same
+        "LDFLAGS": env["LDFLAGS"],
+        "source": s.source_inside,
+        "build": [how.system, how.directory, [*how.targets], [*how.commands], how.network],
+    }
     stamp = json.dumps({"toolchain": toolchain, "options": options}, sort_keys=True)
     dash_d = "-D" if how.system == "cmake" else ""
     arguments = [f"{dash_d}{key}={value}" for key, value in options.items()]
     try:
-        text = (s.build / ".slipway-configured").read_text()
+        text = (s.build / CONFIGURED).read_text()
         before = json.loads(text)
         same, gone = before["toolchain"] == toolchain, [*before["options"]]
     except (OSError, *receipts.NOT_OURS):
@@ -423,6 +504,7 @@ BACKENDS: dict[str, dict[str, str]] = {
     },
     "mesonpy": {"build-dir": "{native}", "setup-args": "-Dbuildtype=debugoptimized"},
 }
+DEBUG_BACKENDS = {"cmake.build-type": "Debug", "setup-args": "-Dbuildtype=debug"}
 
 
 def backend_settings(s: Site) -> dict[str, str]:
@@ -432,21 +514,36 @@ def backend_settings(s: Site) -> dict[str, str]:
     backend = re.search(r"""^\s*build-backend\s*=\s*["']([\w.:]+)["']""", text, re.MULTILINE)
     native = s.place.inside(s.build / "native")
     known = BACKENDS.get(backend[1], {}) if backend else {}
+    if s.is_debug:
+        known = {**known, **{k: v for k, v in DEBUG_BACKENDS.items() if k in known}}
     return {key: value.replace("{native}", native) for key, value in known.items()}
 
 
-def build(s: Site, *, jobs: int = 0) -> Built:
-    """Configure if inputs changed, compile what changed, and say how it went."""
+def build_options(s: Site) -> dict[str, str]:
+    """What the build system is told, by name."""
+    options = s.tree.options(s.variant)
+    system = s.tree.project.build.system
+    if system == "pep517":
+        return {**backend_settings(s), **options}
+    if s.is_debug and system == "cmake":
+        return {**options, "CMAKE_BUILD_TYPE": "Debug"}  # scripts/build says another before it
+    return options
+
+
+def build(s: Site, *, jobs: int = 0, why: bool = False) -> Built:
+    """Configure if inputs changed, compile what changed, and say how it went.
+
+    :param why: say too what caused it.
+    """
     if s.tree.wheel:
         console.say(f"{s.title}: nothing to compile, {s.tree.wheel.name} is a prebuilt wheel")
         return Built(0, 0, 0)
     start = time.monotonic()
     how = s.tree.project.build
     env = compiler_environment(s)
-    options = s.tree.options(s.variant)
-    if how.system == "pep517":
-        options = {**backend_settings(s), **options}
+    options = build_options(s)
     mode, stamp, arguments = configure_mode(s, env, options)
+    causes = Causes(s, stamp, mode, asked=why)
     receipt, inputs = s.out / "receipts" / "build.json", ""
     if how.system == "pep517":  # its frontend takes seconds to find that nothing has changed
         inputs = fingerprint(inputs_of(s), stamp)
@@ -454,6 +551,7 @@ def build(s: Site, *, jobs: int = 0) -> Built:
         if known:
             since = console.moment(known.made_at)
             console.say(f"{s.title} is unchanged since {since}: no work to do")
+            causes.tell()
             return Built(time.monotonic() - start, 0, 0)
     if how.system == "script":
         arguments = list(how.commands)
@@ -463,13 +561,16 @@ def build(s: Site, *, jobs: int = 0) -> Built:
     if not s.workshop.dry:
         statistics.unlink(missing_ok=True)
         if s.copied:
-            update_copy(s, afresh=mode == "fresh")
+            changed = update_copy(s, afresh=mode == "fresh")
+            causes.copied(changed)
     if jobs:
         env["SLIPWAY_JOBS"] = str(jobs)
-    if how.network and how.system == "cmake" and mode != "no":
-        _run_build(s, "configure", stamp, arguments, env, network=True)
-        mode, arguments = "no", []
-    _run_build(s, mode, stamp, arguments, env, network=how.network and how.system != "cmake")
+    env |= causes.variables
+    with causes.told():
+        if how.network and how.system == "cmake" and mode != "no":
+            _run_build(s, "configure", stamp, arguments, env, network=True)
+            mode, arguments = "no", []
+        _run_build(s, mode, stamp, arguments, env, network=how.network and how.system != "cmake")
     hits, compiled = ccache_counts(statistics)
     result = Built(time.monotonic() - start, compiled, hits)
     if not s.workshop.dry:
@@ -481,6 +582,49 @@ def build(s: Site, *, jobs: int = 0) -> Built:
             f"{console.seconds(result.duration)}, {result.cache}"
         )
     return result
+
+
+class Causes:
+    """What ``--why`` tells at the end of a build, gathered while it goes on; nothing unasked."""
+
+    def __init__(self, s: Site, stamp: str, mode: str, *, asked: bool) -> None:
+        self._site, self._asked, self._mode = s, asked and not s.workshop.dry, mode
+        self._reasons: list[Reason] = []
+        if self._asked:
+            from slipway import why  # whose patterns a build that nobody asks about need not pay
+
+            self._reasons = why.of_configuration(why.stamp(s.build / CONFIGURED), stamp, mode)
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """What tells ``scripts/build`` to have Ninja explain itself."""
+        return {"SLIPWAY_WHY": "1"} if self._asked else {}
+
+    def copied(self, names: Sequence[str]) -> None:
+        """Files of the source that changed, where a copy is built and Ninja does not know them."""
+        is_cmake = self._site.tree.project.build.system == "cmake"
+        if self._asked and not is_cmake and self._mode != "fresh":  # which copies everything
+            from slipway import why
+
+            self._reasons += why.of_copy(names)
+
+    def tell(self) -> None:
+        """Say it all, with what Ninja has explained."""
+        if self._asked:
+            from slipway import why
+
+            afresh = self._mode == "fresh"
+            ninja = why.read(self._site.build, self._site.source_inside, afresh=afresh)
+            for line in why.lines(self._site.title, [*self._reasons, *ninja]):
+                console.say(line)
+
+    @contextlib.contextmanager
+    def told(self) -> Iterator[None]:
+        """Tell it at the end, also of what fails: that was done for a reason too."""
+        try:
+            yield
+        finally:
+            self.tell()
 
 
 def _run_build(
@@ -501,19 +645,19 @@ def _run_build(
         raise SlipwayError(
             f"{s.title} was not built: status {status}",
             cause=disk_full(s.out) or cause or "the words of the compiler or build tool are above",
-            fix=[fix or f"invoke build --variant {s.variant} once that is mended"],
+            fix=[fix or f"invoke build {s.flags} once that is mended"],
             code=status,
         )
 
 
-def update_copy(s: Site, *, afresh: bool) -> None:
-    """Bring the copy of the source up to date."""
+def update_copy(s: Site, *, afresh: bool) -> list[str]:
+    """Bring the copy of the source up to date; the names of the files that were not."""
     ours = not_source(s.workshop, s.tree.source)
     if afresh:
         copies.remove(s.copy)
     changed = copies.sync(s.tree.source, s.copy, ours)
     if changed:
-        console.say(f"{changed} files of {s.tree.source} copied into {s.shown(s.copy)}")
+        console.say(f"{len(changed)} files of {s.tree.source} copied into {s.shown(s.copy)}")
     # Where docker mounts into the copy, docker would make the directories itself, as root.
     for mount in s.mounts():
         if (
@@ -523,6 +667,7 @@ def update_copy(s: Site, *, afresh: bool) -> None:
         ):
             inside = s.copy / mount.source.relative_to(s.tree.source)
             inside.mkdir(parents=True, exist_ok=True)
+    return changed
 
 
 def ccache_counts(log: Path) -> tuple[int, int]:

@@ -21,8 +21,8 @@ State = list[int | str]
 """What tells that a file was written to: size, time, mode, and where a link points."""
 
 
-def sync(source: Path, copy: Path, leave_out: Container[Path] = ()) -> int:
-    """Bring ``copy`` up to date with ``source``; the number of files that were copied or removed.
+def sync(source: Path, copy: Path, leave_out: Container[Path] = ()) -> list[str]:
+    """Bring ``copy`` up to date with ``source``; the names of files that were copied or removed.
 
     A file of the source that changed is copied again, one that has gone is removed; whatever else
     the copy holds was built in it and stays. Which is which stands beside the copy, so that one
@@ -53,7 +53,7 @@ def sync(source: Path, copy: Path, leave_out: Container[Path] = ()) -> int:
         _copy(source / name, copy / name, str(now[name][-1]))
     if before != now:
         write_whole(memory, json.dumps(now))
-    return len(gone) + len(stale)
+    return [*gone, *stale]
 
 
 def remove(copy: Path) -> None:

@@ -168,11 +168,10 @@ class Kinds(Record, frozen=True):
 
 def kinds(tree: Tree, ctest_filter: str, pytest_arguments: Sequence[str]) -> Kinds:
     """What there is to run of a project, and is asked for."""
-    wanted, is_cmake = tree.project.test, tree.project.build.system == "cmake"
-    ctest = bool(wanted.ctest if wanted.ctest is not None else is_cmake) and not tree.wheel
+    wanted = tree.project.test
     everything = not ctest_filter and not pytest_arguments
     found = Kinds(
-        ctest=ctest and bool(everything or ctest_filter),
+        ctest=testing.has_ctest(tree) and bool(everything or ctest_filter),
         pytest=bool(wanted.installed or wanted.pytest) and bool(everything or pytest_arguments),
         scripts=bool(wanted.scripts) and everything,
         commands=wanted.commands if everything else (),
@@ -233,29 +232,6 @@ def ask_level(s: Site, kit: Kit, cpu: str) -> str:
     return answer.stdout.strip()
 
 
-def list_ctest(s: Site, ctest_filter: str) -> dict[str, Any]:
-    """What CTest would run of a built tree, as it says itself, where the tree was built."""
-    file = s.out / "emulation" / "ctest.json"
-    if not s.workshop.dry:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.unlink(missing_ok=True)
-    command = ["ctest", "--test-dir", s.place.inside(s.build), "--show-only=json-v1"]
-    command += ["--tests-regex", ctest_filter] if ctest_filter else []
-    shell = ["bash", "-c", 'exec "${@:2}" >"$1"', "bash", s.place.inside(file)]
-    status = s.place.run(replace(s.job("test", [], {}), command=[*shell, *command]), s.image)
-    if s.workshop.dry:
-        return {"tests": []}
-    if status:
-        raise SlipwayError(
-            f"CTest cannot list the tests of {s.title}: status {status}",
-            cause="its words are above",
-            fix=[f"invoke test --variant {s.variant}, which runs them where the tree was built"],
-            code=status,
-        )
-    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    return found
-
-
 def without_doubles(mounts: Iterable[Mount]) -> list[Mount]:
     """Mounts of which no two have one place, which docker refuses: the first counts."""
     seen: dict[str, Mount] = {}
@@ -309,7 +285,7 @@ def test(s: Site, cpu: str, ctest_filter: str, pytest_arguments: Sequence[str]) 
     builds.build(s)
     image = production.prod(s, packages.deb(s))
     start = time.monotonic()
-    ctests, not_run = planned(list_ctest(s, ctest_filter)) if wanted.ctest else ([], [])
+    ctests, not_run = planned(testing.list_ctest(s, ctest_filter)) if wanted.ctest else ([], [])
     lines = [line.strip().partition("\n")[0] for line in wanted.commands]
     not_run += [{"name": line, "why": "a shell starts it natively"} for line in lines]
     inside = engine.Docker(s.workshop).inside

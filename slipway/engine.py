@@ -141,6 +141,22 @@ class Job(Record, frozen=True):
     labels: Mapping[str, str] = msgspec.field(default_factory=dict)
     lan: bool = False
     """Its ports answer at every address of this machine, not at 127.0.0.1 alone."""
+    capabilities: tuple[str, ...] = ()
+    """Linux capabilities beyond the engine's own few, such as ``SYS_PTRACE``."""
+    wire: int = -1
+    """File descriptor that is its standard input and output; its standard error is shown."""
+
+    @property
+    def stdin(self) -> int | None:
+        """Where its standard input comes from; None: from where ours does."""
+        if self.wire >= 0:
+            return self.wire
+        return None if self.interactive else subprocess.DEVNULL
+
+    @property
+    def stdout(self) -> int | None:
+        """Where its standard output goes; None: where ours does."""
+        return self.wire if self.wire >= 0 else None
 
 
 class Place(Protocol):
@@ -194,7 +210,7 @@ def run_arguments(
         argv += ["--publish", f"{EVERYWHERE if job.lan else '127.0.0.1'}:{port}"]
     if job.shm_size:
         argv += ["--shm-size", job.shm_size]
-    argv += job.gpu
+    argv += [*job.gpu, *(word for name in job.capabilities for word in ("--cap-add", name))]
     if user.uid:
         argv += ["--user", f"{user.uid}:{user.gid}"]
         for file in ("passwd", "group"):
@@ -222,7 +238,10 @@ def container_name(job: Job, checkout: str) -> str:
 
 
 def write_identity(user: Caller, directory: Path) -> None:
-    """passwd and group files in which the caller has a name, a home and a shell."""
+    """passwd and group files in which the caller has a name, a home and a shell.
+
+    There is no group tty: where there is one, sshd gives it the terminal, which only root may.
+    """
     lines = {
         "passwd": f"root:x:0:0:root:/root:/bin/bash\n"
         f"nobody:x:65534:65534:nobody:/nonexistent:/usr/sbin/nologin\n"
@@ -296,7 +315,9 @@ def ask(arguments: Sequence[str], doing: str, *, missing_ok: bool = False) -> st
     :param missing_ok: what was asked for need not be there (docker still prints what it found).
     """
     answer = processes.look([client(), *arguments])
-    if answer.returncode and not (missing_ok and "no such" in answer.stderr.lower()):
+    low = answer.stderr.lower()
+    gone = "no such" in low and "no such file" not in low  # that file is the engine's socket
+    if answer.returncode and not (missing_ok and gone):
         raise failure(answer.stderr or answer.stdout, doing)
     return answer.stdout
 
@@ -312,6 +333,15 @@ def local_socket() -> str:
     if config.is_file() and "currentContext" in config.read_text(errors="replace"):
         return ""
     return "/var/run/docker.sock"
+
+
+def address() -> str:
+    """The engine's address, such as ``ssh://ann@builder``: what the ``docker`` program uses."""
+    named = os.environ.get("DOCKER_HOST")
+    if named:
+        return named
+    question = ["context", "inspect", "--format", "{{.Endpoints.docker.Host}}"]
+    return ask(question, "ask for the context").strip()
 
 
 def ask_socket(path: str) -> dict[str, Any] | None:
@@ -423,6 +453,7 @@ class Docker(Record, frozen=True):
         """Run ``job`` in a container that is gone afterwards, whatever ends it."""
         name = container_name(job, self.workshop.checkout)
         terminal = on_terminal() if job.interactive else sys.stdout.isatty()
+        terminal = terminal and job.wire < 0
         argv = [client(), *self._arguments(job, image, terminal=terminal)]
         console.show_command(argv)
         if self.workshop.dry:
@@ -431,7 +462,8 @@ class Docker(Record, frozen=True):
         def start() -> int:
             return processes.call(
                 argv,
-                stdin=None if job.interactive else subprocess.DEVNULL,
+                stdin=job.stdin,
+                stdout=job.stdout,
                 show=self._shown(job),
                 heard=heard,
                 on_stop=lambda: remove_container(name),
@@ -463,6 +495,12 @@ class Docker(Record, frozen=True):
         return back
 
 
+def path_in_place(workshop: Workshop) -> str:
+    """PATH of jobs in place: no virtual environment or pyenv of the host leaks into a build."""
+    tools = workshop.cache / "host" / "bin"
+    return f"{tools}:/opt/slipway/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
 class InPlace(Record, frozen=True):
     """Jobs run on this machine itself: we are inside the dev image, or were told ``host``."""
 
@@ -480,12 +518,7 @@ class InPlace(Record, frozen=True):
     ) -> int:
         """Run ``job`` here, in a process group that ends with us."""
         home = os.environ.get("HOME", "/")
-        # Neither a virtual environment nor a pyenv of the host may leak into what is compiled.
-        tools = self.workshop.cache / "host" / "bin"
-        path = (
-            f"{tools}:/opt/slipway/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-        )
-        env = {"HOME": home, "PATH": path, "LC_ALL": "C.UTF-8", **job.env}
+        env = {"HOME": home, "PATH": path_in_place(self.workshop), "LC_ALL": "C.UTF-8", **job.env}
         for name in ("TERM", "USER", "TMPDIR", *PROXIES):
             if name in os.environ:
                 env.setdefault(name, os.environ[name])
@@ -497,7 +530,8 @@ class InPlace(Record, frozen=True):
         return processes.call(
             argv,
             cwd=Path(job.workdir) if job.workdir else None,
-            stdin=None if job.interactive else subprocess.DEVNULL,
+            stdin=job.stdin,
+            stdout=job.stdout,
             heard=heard,
             own_group=not job.interactive,
         )

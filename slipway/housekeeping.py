@@ -29,17 +29,13 @@ from slipway.settings import Workshop
 
 KINDS = ("base", "dev", "runtime", "prod", "reader", "book")  # each may be built FROM one before it
 READ = "read"  # below out/: what people wrote
+HOMES = "ssh"  # and what they keep in their home where they log in
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
 
 def connect() -> Any:
     """A client of the engine that the ``docker`` program uses, contexts included."""
-    host = (
-        os.environ.get("DOCKER_HOST")
-        or engine.ask(
-            ["context", "inspect", "--format", "{{.Endpoints.docker.Host}}"], "ask for the context"
-        ).strip()
-    )
+    host = engine.address()
     try:
         client = docker.DockerClient(base_url=host or None, timeout=60)
         client.ping()
@@ -196,7 +192,7 @@ def clean(
 def _things(workshop: Workshop) -> list[Thing]:
     things = _images(workshop, kinds=())
     for project in sorted(workshop.out.glob("[!.]*")):
-        if project.name == READ:  # notebooks of a reader's: nobody can make them again
+        if project.name in (READ, HOMES):  # a person's: nobody can make them again
             continue
         things += [_directory(v) for v in sorted(project.iterdir()) if v.is_dir()]
     things += [_directory(d) for d in sorted(workshop.dist.glob("[!.]*"))]

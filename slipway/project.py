@@ -211,6 +211,23 @@ class Image(Part, frozen=True, kw_only=True):
     """Largest size in MB; 0: the settings' ``budgets.image_mb``."""
 
 
+class Documented(Part, frozen=True, kw_only=True):
+    """What ``invoke docs`` documents of the tree."""
+
+    headers: tuple[str, ...] = ()
+    """Directories of C++ headers, relative to the source; their comments are the documentation."""
+    macros: tuple[str, ...] = ()
+    """Macros in the declarations that are no part of the API, such as ``OAR_API``."""
+    modules: tuple[str, ...] = ()
+    """Python modules, as they are imported where the tree was built; their docstrings are."""
+
+    def __post_init__(self) -> None:
+        """Refuse what lies elsewhere."""
+        for name in self.headers:
+            if PurePosixPath(name).is_absolute() or ".." in name.split("/"):
+                raise ValueError(f"headers: '{name}' is not below the source")
+
+
 class Audit(Part, frozen=True, kw_only=True):
     """What the proof of the instruction set lets pass."""
 
@@ -252,6 +269,8 @@ class Project(Part, frozen=True, kw_only=True):
     """What is in the .deb."""
     image: Image = Image()
     """What is in the production image."""
+    docs: Documented = Documented()
+    """Whose API is documented."""
     audit: Audit = Audit()
     """What may go beyond the variant's instruction set, and why."""
 

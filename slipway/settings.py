@@ -96,6 +96,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     book_limits: Limits = Limits()
     book_port: int = 8888
     """Where `read` serves the book: this port of 127.0.0.1, or the next free one."""
+    ssh_port: int = 0
+    """Where `ssh` takes logins: this port of 127.0.0.1; 0: the one of last time, or a free one."""
     budgets: Budgets = Budgets()
 
 

@@ -31,7 +31,8 @@ VERSION = Version(
 SCRIPTS = (
     *("apt-install", "cuda-install", "pip-install", "packages-dev.txt", "build", "test", "deb"),
     *("stage", "arrange", "check-requirements", "entrypoint", "gpu-probe", "preflight.c"),
-    *("emulate", "emulation-kit", "canary.c", "watch.c", "book", "read-book"),
+    *("coverage", "docs", "emulate", "emulation-kit", "canary.c", "watch.c", "book", "read-book"),
+    *("ssh-profile",),
     *("jupyter/overrides.json", "jupyter/page_config.json"),
 )
 
@@ -49,8 +50,10 @@ def make_workshop(root: Path, **settings: Any) -> Workshop:
         "requirements-image.txt",
         "requirements-book.txt",
         "requirements-cuda.txt",
+        "requirements-docs.txt",
     ):
         (root / name).write_text(f"{name}\n")
+    (root / "requirements.txt").write_text("ruff==1.0 \\\n    --hash=sha256:0\n    # via x\n")
     kept = {"cache_dir": str(root / "cache"), **settings}
     return Workshop(root=root, settings=msgspec.convert(kept, Settings))
 

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 from msgspec.structs import replace
 
-from slipway import builds, images, testing
+from slipway import builds, coverage, images, testing
 from slipway.builds import (
     Built,
     Site,
@@ -24,13 +32,13 @@ from slipway.builds import (
     project_image,
 )
 from slipway.engine import Job, Mount
-from slipway.errors import BAD_DATA, CANNOT_CREATE, NO_INPUT, SlipwayError
+from slipway.errors import BAD_DATA, CANNOT_CREATE, NO_INPUT, USAGE, SlipwayError
 from slipway.explain import BUILDING, explain
 from slipway.gpu import Answer, Device
 from slipway.processes import Heard
 from slipway.testing import read_reports
 from slipway.variants import TABLE
-from tests.unit.fakes import EPOCH, make_site
+from tests.unit.fakes import EPOCH, make_site, make_workshop
 
 # -- flags and caches
 
@@ -64,6 +72,77 @@ def test_the_compiler_cache_is_the_mount_in_a_container_and_the_user_s_in_place(
 
 
 # -- the image
+
+
+def test_a_debug_build_keeps_the_paths_and_takes_nothing_from_another_checkout_s_cache(
+    tmp_path: Path,
+) -> None:
+    site = replace(make_site(tmp_path), build_type="debug")
+    env = compiler_environment(site)
+    assert env["CXXFLAGS"] == env["CFLAGS"] == site.tree.variants["cpu"].compiler_flags
+    assert not {"CCACHE_BASEDIR", "CCACHE_NOHASHDIR"} & set(env)
+    assert {"CCACHE_BASEDIR", "CCACHE_NOHASHDIR"} < set(compiler_environment(make_site(tmp_path)))
+
+
+@pytest.mark.parametrize("system", ["make", "pep517"])
+def test_what_has_no_build_type_of_its_own_gets_its_flags(tmp_path: Path, system: str) -> None:
+    site = make_site(tmp_path, build={"system": system})
+    assert compiler_environment(site)["CFLAGS"].startswith("-g -O2 ")
+    debug = compiler_environment(replace(site, build_type="debug"))["CFLAGS"]
+    assert debug == f"-g -O0 {site.tree.variants['cpu'].compiler_flags}"
+
+
+def test_a_debug_build_has_a_directory_a_name_and_a_container_of_its_own(tmp_path: Path) -> None:
+    site = make_site(tmp_path)
+    debug = replace(site, build_type="debug")
+    assert (site.out.name, debug.out.name) == ("cpu", "cpu.debug")
+    assert debug.title == "oar 1.2.0 cpu.debug"
+    assert debug.flags == "--variant cpu --build-type debug"
+    assert site.job("build", [], {}).name != debug.job("build", [], {}).name
+    marked = replace(debug, workshop=replace(site.workshop, mark=".bookworm"))
+    assert marked.out.name == "cpu.bookworm.debug"
+
+
+def test_cmake_is_told_the_build_type_whatever_the_project_says(tmp_path: Path) -> None:
+    site = make_site(tmp_path, build={"options": {"CMAKE_BUILD_TYPE": "Release", "A": "1"}})
+    assert builds.build_options(site) == {"CMAKE_BUILD_TYPE": "Release", "A": "1"}
+    debug = builds.build_options(replace(site, build_type="debug"))
+    assert debug == {"CMAKE_BUILD_TYPE": "Debug", "A": "1"}
+
+
+@pytest.mark.parametrize(
+    ("backend", "key", "value"),
+    [
+        ("scikit_build_core.build", "cmake.build-type", "Debug"),
+        ("mesonpy", "setup-args", "-Dbuildtype=debug"),
+    ],
+)
+def test_a_known_backend_is_told_the_build_type(
+    tmp_path: Path, backend: str, key: str, value: str
+) -> None:
+    site = make_site(tmp_path, build={"system": "pep517"})
+    (site.tree.source / "pyproject.toml").write_text(f'build-backend = "{backend}"\n')
+    released = builds.build_options(site)
+    debug = builds.build_options(replace(site, build_type="debug"))
+    assert debug[key] == value
+    assert released[key] != value
+    assert released.keys() == debug.keys()
+
+
+def test_an_unknown_build_type_is_refused() -> None:
+    assert builds.check_build_type("debug") == "debug"
+    with pytest.raises(SlipwayError, match="no build type 'dbg'") as caught:
+        builds.check_build_type("dbg")
+    assert "did you mean 'debug'?" in caught.value.cause
+
+
+def test_no_image_is_tested_of_what_is_never_packaged(tmp_path: Path) -> None:
+    workshop = make_workshop(tmp_path)
+    for image, cpu in (("prod", ""), ("", "Nehalem")):
+        with pytest.raises(SlipwayError, match="never packaged") as caught:
+            testing.check_flags(workshop, "docker", image, cpu, "debug")
+        assert caught.value.code == USAGE
+    testing.check_flags(workshop, "docker", "", "", "debug")
 
 
 def test_a_variant_with_cuda_is_built_in_an_image_with_its_compiler(
@@ -112,7 +191,7 @@ def test_a_new_directory_is_configured_afresh(tmp_path: Path) -> None:
     site = make_site(tmp_path)
     found, stamp, arguments = configure_mode(site, compiler_environment(site), {"A": "1", "B": ""})
     assert found == "fresh"
-    assert "toolchain" in stamp
+    assert json.loads(stamp)["toolchain"]["image"] == site.image
     assert arguments == ["-DA=1", "-DB="]
 
 
@@ -477,8 +556,11 @@ class Recorder:
         return self.status
 
 
-def recorded(tmp_path: Path, **recorder: int | str) -> tuple[Site, Recorder]:
-    site = make_site(tmp_path, test={"pytest": ["tests"], "pythonpath": ["python", "with space"]})
+def recorded(
+    tmp_path: Path, build: dict[str, str] | None = None, **recorder: int | str
+) -> tuple[Site, Recorder]:
+    test = {"pytest": ["tests"], "pythonpath": ["python", "with space"]}
+    site = make_site(tmp_path, test=test, build=build or {})
     (site.tree.source / "tests").mkdir()
     (site.tree.source / "tests" / "test_a.py").touch()
     place = Recorder(site.reports, **recorder)  # type: ignore[arg-type]
@@ -605,6 +687,47 @@ def test_the_number_of_jobs_reaches_the_script(tmp_path: Path) -> None:
     builds.build(site)
     assert place.jobs[0].env["SLIPWAY_JOBS"] == "3"
     assert "SLIPWAY_JOBS" not in place.jobs[1].env
+
+
+def test_why_is_asked_of_the_script_and_told_at_the_end(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site, place = recorded(tmp_path)
+    builds.build(site)
+    assert "SLIPWAY_WHY" not in place.jobs[0].env
+    assert "why " not in capsys.readouterr().out
+    explained = site.build / ".slipway-explained"
+    site.build.mkdir(parents=True, exist_ok=True)
+    explained.write_text("ninja explain: command line changed for a.o\n")
+    builds.build(site, why=True)
+    assert place.jobs[1].env["SLIPWAY_WHY"] == "1"
+    said = capsys.readouterr().out
+    assert "why oar 1.2.0 cpu was done again:\n" in said
+    assert "has not been configured yet" in said
+    assert "the commands have changed, for a.o" in said
+
+
+def test_why_is_told_of_a_build_that_fails_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site, _ = recorded(tmp_path, status=2)
+    with pytest.raises(SlipwayError, match="was not built"):
+        builds.build(site, why=True)
+    assert "has not been configured yet" in capsys.readouterr().out
+
+
+def test_why_names_the_files_of_a_copy_that_changed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site, _ = recorded(tmp_path, build={"system": "make"})
+    site.prepare()
+    env, options = compiler_environment(site), builds.build_options(site)
+    _, stamp, _ = configure_mode(site, env, options)
+    (site.build / ".slipway-configured").write_text(stamp)
+    builds.build(site)
+    (site.tree.source / "tests" / "test_a.py").write_text("x\n")
+    builds.build(site, why=True)
+    assert "  source file: tests/test_a.py has changed\n" in capsys.readouterr().out
 
 
 # -- build systems
@@ -769,3 +892,154 @@ def test_a_checkout_inside_the_library_s_tree_is_no_source(tmp_path: Path) -> No
     )
     (site.workshop.root / "link").symlink_to(tmp_path / "nowhere")
     assert links_out(tmp_path, inside) == ()
+
+
+# -- how the tests are run where a tree was built
+
+
+def test_sanitizers_are_compiled_in_and_have_a_directory_beside(tmp_path: Path) -> None:
+    site = make_site(tmp_path)
+    how = testing.asked("undefined,address", 1, failed=False)
+    other = how.on(site)
+    assert other.out.name == "cpu.address-undefined"
+    assert other.title == "oar 1.2.0 cpu (address, undefined)"
+    env = builds.compiler_environment(other)
+    assert "-fsanitize=address,undefined -fno-sanitize-recover=all" in env["CXXFLAGS"]
+    assert env["LDFLAGS"].endswith("-fsanitize=address,undefined")
+    assert "-fsanitize" not in str(builds.compiler_environment(site))
+    assert testing.asked("", 1, failed=False).on(site) is site
+
+
+def test_tests_are_told_of_the_sanitizers(tmp_path: Path) -> None:
+    site, place = recorded(tmp_path)
+    testing.test_built(site)
+    other = replace(site, sanitize=("address", "undefined"))
+    place.reports = other.reports
+    testing.test_built(other)
+    first, second = (job.env for job in place.jobs)
+    assert "SLIPWAY_SANITIZE" not in first
+    assert second["SLIPWAY_SANITIZE"] == "address undefined"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "more", "words"),
+    [
+        (("adress", 1), {"failed": False}, "no sanitizer 'adress'\n  did you mean 'address'?"),
+        (("thread", 1), {"failed": False}, "known: address, leak, undefined"),
+        (("", 0), {"failed": False}, "--repeat 0 would run no test"),
+        (("", 2), {"failed": False, "elsewhere": "--image"}, "--repeat and --image do not go"),
+        (("address", 1), {"failed": False, "elsewhere": "--cpu"}, "--sanitize and --cpu"),
+        (("", 1), {"failed": True, "elsewhere": "--cpu"}, "--failed and --cpu"),
+        (("", 1), {"failed": True, "filtered": True}, "--failed and another choice of tests"),
+    ],
+)
+def test_what_cannot_be_asked_for_is_refused(
+    arguments: tuple[str, int], more: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(SlipwayError) as caught:
+        testing.asked(*arguments, **more)
+    assert words in str(caught.value.message)
+    assert caught.value.code == USAGE
+
+
+FAILED = """<testsuites><testsuite name="pytest">
+<testcase classname="tests.test_a" name="test_x[a b]" file="tests/test_a.py"><failure/>
+</testcase>
+<testcase classname="tests.test_a.TestB" name="test_y" file="tests/test_a.py"><error/></testcase>
+<testcase classname="tests.test_a" name="test_z" file="tests/test_a.py"/>
+</testsuite></testsuites>"""
+
+
+def test_what_failed_last_time_is_named_as_pytest_takes_it(tmp_path: Path) -> None:
+    files = {name: tmp_path / f"{name}.xml" for name in ("CTest", "pytest")}
+    files["CTest"].write_text('<testsuite><testcase name="a"><failure/></testcase></testsuite>')
+    files["pytest"].write_text(FAILED)
+    assert testing.failed_before(files) == {
+        "CTest": ["a"],
+        "pytest": ["tests/test_a.py::test_x[a b]", "tests/test_a.py::TestB::test_y"],
+    }
+    files["CTest"].write_text('<testsuite><testcase name="a"/></testsuite>')
+    files["pytest"].write_text(
+        '<testsuite><testcase classname="" name="x"><error/></testcase></testsuite>'
+    )
+    assert testing.failed_before(files) == {"pytest": []}
+    files["pytest"].write_text("<cut off")
+    assert testing.failed_before({**files, "gone": tmp_path / "gone.xml"}) == {}
+
+
+def test_only_what_failed_is_run_again(tmp_path: Path) -> None:
+    site, place = recorded(tmp_path)
+    source = site.tree.source
+    testing.test_built(site, failed={"pytest": ["tests/test_a.py::test_x"]})
+    testing.test_built(site, failed={"CTest": ["a"]})
+    testing.test_built(site, failed={"pytest": []})
+    first, second, third = (job.command for job in place.jobs)
+    assert "--ctest" not in first
+    assert first[-1] == f"{source}/tests/test_a.py::test_x"
+    assert second[4:] == ["--ctest", "--rerun-failed"]
+    assert third[-1] == f"{source}/tests"
+
+
+def test_tests_are_repeated_until_one_fails(tmp_path: Path) -> None:
+    site, place = recorded(tmp_path)
+    testing.test(site, "", "", "", [], testing.asked("", 3, failed=False))
+    runs = [job for job in place.jobs if job.name.startswith("test-")]
+    assert len(runs) == 3
+
+
+def test_where_nothing_failed_last_time_nothing_is_run(tmp_path: Path) -> None:
+    site, place = recorded(tmp_path, pytest=PYTEST, ctest="<testsuite/>")
+    with pytest.raises(
+        SlipwayError, match="no test of oar 1\\.2\\.0 cpu failed last time"
+    ) as caught:
+        testing.test(site, "", "", "", [], testing.asked("", 1, failed=True))
+    assert caught.value.code == BAD_DATA
+    assert not [job for job in place.jobs if job.name.startswith("test-")]
+
+
+def test_lines_are_counted_in_a_directory_beside_by_their_own_names(tmp_path: Path) -> None:
+    site = replace(make_site(tmp_path), coverage=True)
+    assert site.out.name == "cpu.coverage"
+    assert replace(site, sanitize=("address",)).out.name == "cpu.address-coverage"
+    env = builds.compiler_environment(site)
+    assert "--coverage" in env["CXXFLAGS"]
+    assert "--coverage" in env["LDFLAGS"]
+    assert "prefix-map" not in env["CXXFLAGS"]
+    assert env["CCACHE_DISABLE"] == "1"
+
+
+def test_python_s_lines_are_counted_where_it_is_imported_from(tmp_path: Path) -> None:
+    site, place = recorded(tmp_path)
+    other = replace(site, coverage=True)
+    place.reports = other.reports
+    testing.test_built(other)
+    (job,) = place.jobs
+    told = Path(job.env["SLIPWAY_COVERAGE"]).read_text()
+    assert told.endswith(f'source = ["{other.build}/python", "{other.build}/with space"]\n')
+
+
+def test_a_directory_with_a_comma_in_its_name_is_one_directory() -> None:
+    told = tomllib.loads(coverage.settings(['/Größe, "a": b/python', "/x"]))
+    assert told["tool"]["coverage"]["run"]["source"] == ['/Größe, "a": b/python', "/x"]
+
+
+def test_the_report_counts_lines_of_both_languages(tmp_path: Path) -> None:
+    assert coverage.read(tmp_path) == []
+    (tmp_path / "cxx.json").write_text('{"line_covered": 7, "line_total": 8}')
+    totals = '{"totals": {"covered_lines": 1, "num_statements": 3}}'
+    (tmp_path / "python.json").write_text(totals)
+    found = coverage.read(tmp_path)
+    assert [one.percent for one in found] == ["87.5 %", "33.3 %"]
+    page = coverage.page("What <oar> reaches", found)
+    assert "What &lt;oar&gt; reaches" in page
+    assert '<a href="cxx/index.html">C and C++</a>' in page
+    assert '<a href="python/index.html">Python</a>' in page
+
+
+def test_coverage_needs_containers(tmp_path: Path) -> None:
+    workshop = make_workshop(tmp_path)
+    with pytest.raises(SlipwayError, match="--coverage needs a container engine"):
+        testing.check_flags(workshop, "host", "", "", coverage=True)
+    with pytest.raises(SlipwayError, match="--coverage and --image do not go together"):
+        testing.check_flags(workshop, "docker", "prod", "", coverage=True)
+    assert testing.check_flags(workshop, "docker", "", "", coverage=True).coverage

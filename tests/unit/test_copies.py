@@ -33,7 +33,7 @@ def files(directory: Path) -> set[str]:
 
 def test_everything_but_git_s_own_files_is_copied_with_its_time(source: Path, copy: Path) -> None:
     os.utime(source / "src" / "a.c", (1, 1))
-    assert sync(source, copy) == 2
+    assert len(sync(source, copy)) == 2
     assert files(copy) == {"src/a.c", "configure"}
     assert (copy / "src" / "a.c").stat().st_mtime == 1
 
@@ -45,14 +45,14 @@ def test_a_copy_can_be_written_to_and_stays_executable(source: Path, copy: Path)
 
 def test_nothing_is_copied_twice(source: Path, copy: Path) -> None:
     sync(source, copy)
-    assert sync(source, copy) == 0
+    assert len(sync(source, copy)) == 0
 
 
 def test_what_was_built_in_it_stays_and_what_changed_is_copied(source: Path, copy: Path) -> None:
     sync(source, copy)
     (copy / "src" / "a.o").touch()
     (source / "src" / "a.c").write_text("longer\n")
-    assert sync(source, copy) == 1
+    assert len(sync(source, copy)) == 1
     assert (copy / "src" / "a.c").read_text() == "longer\n"
     assert (copy / "src" / "a.o").exists()
 
@@ -62,7 +62,7 @@ def test_what_the_build_itself_changed_in_it_stays_until_the_source_changes(
 ) -> None:
     sync(source, copy)
     (copy / "src" / "a.c").write_text("generated\n")
-    assert sync(source, copy) == 0
+    assert len(sync(source, copy)) == 0
     (source / "src" / "a.c").write_text("new\n")
     sync(source, copy)
     assert (copy / "src" / "a.c").read_text() == "new\n"
@@ -74,7 +74,7 @@ def test_what_is_gone_from_the_source_goes_and_what_was_lost_comes_back(
     sync(source, copy)
     (source / "configure").unlink()
     (copy / "src" / "a.c").unlink()
-    assert sync(source, copy) == 2
+    assert len(sync(source, copy)) == 2
     assert files(copy) == {"src/a.c"}
 
 
@@ -121,4 +121,4 @@ def test_a_copy_is_removed_with_its_memory(source: Path, copy: Path) -> None:
     remove(copy)
     assert files(copy.parent) == set()
     remove(copy)
-    assert sync(source, copy) == 2
+    assert len(sync(source, copy)) == 2

@@ -28,7 +28,7 @@ from slipway.engine import (
     run_arguments,
     write_identity,
 )
-from slipway.errors import NO_PERMISSION, UNAVAILABLE
+from slipway.errors import NO_PERMISSION, UNAVAILABLE, SlipwayError
 from tests.unit.fakes import make_workshop
 
 ROOT = Path("/home/ann/slipway")
@@ -361,7 +361,9 @@ def test_the_identity_names_the_caller_root_and_nobody(tmp_path: Path) -> None:
     ]
     assert {len(row) for row in passwd} == {7}
     assert passwd[2][5] == NOBODY_KNOWN.home
-    assert "caller:x:54321:" in (tmp_path / "id" / "group").read_text()
+    group = (tmp_path / "id" / "group").read_text()
+    assert "caller:x:54321:" in group
+    assert "\ntty:" not in group  # see the docstring: nobody could log in by ssh
 
 
 def test_an_identity_that_is_right_is_not_written_again(tmp_path: Path) -> None:
@@ -493,3 +495,27 @@ def test_an_engine_that_somebody_named_is_not_replaced(
     error = failure("Cannot connect to the Docker daemon at tcp://box:2375.", "look")
     assert "tcp://box:2375" in error.cause.splitlines()[-1]
     assert not any("setup" in command for command in error.fix)
+
+
+@pytest.mark.parametrize(
+    ("words", "is_missing"),
+    [
+        ("Error: No such image: x", True),
+        ("Error response from daemon: No such container: x", True),
+        (
+            "failed to connect to the docker API: dial unix /x.sock: no such file or directory",
+            False,
+        ),
+    ],
+)
+def test_what_is_not_there_is_told_from_an_engine_that_is_not(
+    monkeypatch: pytest.MonkeyPatch, words: str, is_missing: bool
+) -> None:
+    done = subprocess.CompletedProcess([], 1, "", words)
+    monkeypatch.setattr(engine, "client", lambda: "docker")
+    monkeypatch.setattr(processes, "look", lambda _argv: done)
+    if is_missing:
+        assert engine.ask(["image", "inspect", "x"], "look", missing_ok=True) == ""
+        return
+    with pytest.raises(SlipwayError, match="does not answer"):
+        engine.ask(["image", "inspect", "x"], "look", missing_ok=True)
