@@ -331,9 +331,9 @@ def reports_of(s: Site) -> dict[str, Path]:
 
 def cores_of(s: Site) -> Sequence[str]:
     """Keep a core of each C++ test that died; the commands that open them."""
-    from slipway import debugging  # which needs this module, and only a failure needs
+    from slipway import cores  # which needs this module, and only a failure needs
 
-    return debugging.keep_cores(s)
+    return cores.keep_cores(s)
 
 
 def judge(s: Site, what: str, result: Tested, status: int, *, fix: Sequence[str] = ()) -> None:
