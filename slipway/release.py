@@ -73,7 +73,8 @@ from slipway.versions import (
     version_of,
 )
 
-LEAST_FREE = 500_000_000  # bytes: Oar's builds of four variants take 150 MB, its pages 20
+# Bytes that are free at the least; Oar's builds of four variants take 150 MB, its release 30.
+ROOM_TO_BUILD, ROOM_FOR_IT = 500_000_000, 100_000_000
 EMULATED = {"x86-64-v2": "Nehalem"}  # the oldest CPU of a level that hardly a builder is
 TAGS = "--format=%(refname:strip=2) %(objecttype) %(objectname) %(*objecttype) %(*objectname)"
 TOOLS = ("gcc", "cmake", "ninja-build", "mold", "dpkg-dev", "python3")  # of the dev image
@@ -349,18 +350,17 @@ def own_version(workshop: Workshop, origin: Origin) -> str:
     return here.pep440
 
 
-def check_room(*places: Path) -> None:
-    """Refuse to begin where the disk is nearly full."""
-    for place in places:
-        there = next(p for p in (place, *place.parents) if p.exists())
-        free = shutil.disk_usage(there).free
-        if free < LEAST_FREE:
-            raise SlipwayError(
-                f"the disk is nearly full: {console.megabytes(free)} are left for {place}",
-                cause=f"a release needs {console.megabytes(LEAST_FREE)} there at the least",
-                fix=["invoke clean --keep 5GB", f"df -h {shlex.quote(str(there))}"],
-                code=IO_ERROR,
-            )
+def check_room(place: Path, least: int) -> None:
+    """Refuse to begin where fewer than ``least`` bytes are free."""
+    there = next(p for p in (place, *place.parents) if p.exists())
+    free = shutil.disk_usage(there).free
+    if free < least:
+        raise SlipwayError(
+            f"the disk is nearly full: {console.megabytes(free)} are left for {place}",
+            cause=f"a release needs {console.megabytes(least)} there at the least",
+            fix=["invoke clean --keep 5GB", f"df -h {shlex.quote(str(there))}"],
+            code=IO_ERROR,
+        )
 
 
 def finished(plan: Plan) -> tuple[Manifest | None, str]:
@@ -417,7 +417,8 @@ def release(workshop: Workshop, wanted: Wanted, project: str, source: str) -> No
     for line in told(plan, "only to be signed" if done else state, shown):
         console.say(line)
     home = home_of(workshop, plan.project)
-    check_room(home, workshop.dist)
+    check_room(home, ROOM_TO_BUILD)
+    check_room(workshop.dist, ROOM_FOR_IT)
     if workshop.dry:
         return
     again = shlex.join(

@@ -15,6 +15,7 @@ from slipway.errors import BAD_DATA, NO_INPUT, USAGE, SlipwayError
 from slipway.manifest import File, Manifest
 from slipway.project import resolve
 from slipway.release import (
+    ROOM_TO_BUILD,
     check_out,
     check_room,
     home_of,
@@ -89,7 +90,7 @@ def verify(workshop: Workshop, directory: str, project: str, source: str) -> Non
     if error := doctor.engine_error():
         raise error
     home = home_of(workshop, f"{release.project}.verify")
-    check_room(home)
+    check_room(home, ROOM_TO_BUILD)
     names = [f.name for f in release.files if f.kind in COMPARED]
     console.say(f"making {len(names)} files again, from commit {release.commit} alone")
     if workshop.dry:
