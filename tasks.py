@@ -468,14 +468,13 @@ def release(
     source: str = "",
 ) -> None:
     """Make a release of a tag: every variant, or none."""
+    from slipway import plan, verification
     from slipway import release as subject
-    from slipway import verification
 
     if verify:
         verification.verify(workshop, verify, project, source)
     else:
-        wanted = subject.Wanted(tag, rehearse, yes, sign)
-        subject.release(workshop, wanted, project, source)
+        subject.release(workshop, plan.Wanted(tag, rehearse, yes, sign, project, source))
 
 
 @task(

@@ -13,17 +13,9 @@ from slipway import builds, console, doctor, locks, manifest, outputs, packages,
 from slipway.builds import Site
 from slipway.errors import BAD_DATA, NO_INPUT, USAGE, SlipwayError
 from slipway.manifest import File, Manifest
+from slipway.plan import ROOM_TO_BUILD, check_room, home_of, origin_of, own_version
 from slipway.project import resolve
-from slipway.release import (
-    ROOM_TO_BUILD,
-    check_out,
-    check_room,
-    home_of,
-    origin_of,
-    own_version,
-    sites_of,
-    tools,
-)
+from slipway.release import check_out, sites_of, tools
 from slipway.settings import Workshop
 from slipway.versions import run_git
 

@@ -10,10 +10,11 @@ import pytest
 from msgspec.structs import replace
 from packaging.version import Version as Pep440
 
-from slipway import audit, isa, layers, manifest, release, signing, verification
+from slipway import audit, isa, layers, manifest, plan, release, signing, tags, verification
 from slipway.errors import BAD_DATA, NO_INPUT, USAGE, SlipwayError
 from slipway.manifest import File, Layer, Manifest, ReleasedImage
-from slipway.release import Origin, Plan, Tag
+from slipway.plan import Origin, Plan, Wanted
+from slipway.tags import Tag
 from slipway.variants import TABLE
 from slipway.versions import rehearsed, renamed
 from tests.unit.fakes import VERSION
@@ -35,7 +36,7 @@ def test_tags_that_name_no_release_are_passed_over_and_annotated_ones_are_told_a
         f"nightly tag {OTHER} commit {COMMIT}",
         f"v1.4.0 tag {OTHER} tree {OTHER}",
     ]
-    assert release.parse_tags(lines) == [
+    assert tags.parse_tags(lines) == [
         tag("v1.2.0"),
         tag("v1.3.0", is_annotated=False),
         tag("v1.4.0", commit=""),
@@ -52,10 +53,10 @@ def test_tags_that_name_no_release_are_passed_over_and_annotated_ones_are_told_a
     ],
 )
 def test_only_an_annotated_tag_of_a_release_will_do(wanted: str, code: int, words: str) -> None:
-    tags = [tag("v1.2.0"), tag("v1.3.0", is_annotated=False), tag("v1.4.0", commit="")]
-    assert release.chosen("v1.2.0", tags) == tags[0]
+    there = [tag("v1.2.0"), tag("v1.3.0", is_annotated=False), tag("v1.4.0", commit="")]
+    assert tags.chosen("v1.2.0", there) == there[0]
     with pytest.raises(SlipwayError) as caught:
-        release.chosen(wanted, tags)
+        tags.chosen(wanted, there)
     assert caught.value.code == code
     assert words in str(caught.value.message)
     assert caught.value.fix
@@ -63,8 +64,8 @@ def test_only_an_annotated_tag_of_a_release_will_do(wanted: str, code: int, word
 
 def test_the_release_before_is_the_highest_that_the_commit_contains() -> None:
     contained = [tag("v1.9.0", OTHER), tag("v1.10.0", OTHER), tag("v1.11.0")]
-    assert release.before(tag("v1.11.0"), contained) == "v1.10.0"
-    assert release.before(tag("v0.1.0"), [tag("v0.1.0")]) == ""
+    assert tags.before(tag("v1.11.0"), contained) == "v1.10.0"
+    assert tags.before(tag("v0.1.0"), [tag("v0.1.0")]) == ""
 
 
 @pytest.mark.parametrize(
@@ -72,13 +73,13 @@ def test_the_release_before_is_the_highest_that_the_commit_contains() -> None:
 )
 def test_a_version_that_is_not_higher_is_refused_with_one_that_is(name: str, last: str) -> None:
     with pytest.raises(SlipwayError, match=f"{name} is not higher than {last}") as caught:
-        release.before(tag(name), [tag(name), tag(last, OTHER)])
+        tags.before(tag(name), [tag(name), tag(last, OTHER)])
     assert caught.value.code == BAD_DATA
     assert any("1.3.1" in fix or "v1.4 " in fix for fix in caught.value.fix)
 
 
 def test_two_spellings_of_one_release_at_one_commit_are_one() -> None:
-    assert release.before(tag("v1.3.0"), [tag("v1.3.0"), tag("1.3")]) == "1.3"
+    assert tags.before(tag("v1.3.0"), [tag("v1.3.0"), tag("1.3")]) == "1.3"
 
 
 # -- versions
@@ -111,8 +112,8 @@ def test_another_version_has_three_spellings_and_the_same_moment() -> None:
 
 
 def test_a_dirty_tree_is_refused_by_its_first_files() -> None:
-    assert release.dirty(Path("/src"), []) is None
-    error = release.dirty(Path("/src"), [f"?? file{number}" for number in range(7)])
+    assert plan.dirty(Path("/src"), []) is None
+    error = plan.dirty(Path("/src"), [f"?? file{number}" for number in range(7)])
     assert error
     assert error.code == BAD_DATA
     assert "file4\n" in f"{error.cause}\n"
@@ -138,17 +139,24 @@ def make_plan(root: Path, **changes: Any) -> Plan:
 
 
 def test_the_plan_tells_what_is_made_from_what_and_where_it_goes(tmp_path: Path) -> None:
-    text = "\n".join(release.told(make_plan(tmp_path), "", "dist/oar-1.2.0"))
+    text = "\n".join(plan.told(make_plan(tmp_path), "", "dist/oar-1.2.0"))
     for words in ("v1.2.0", COMMIT, "after v1.1.0", "cpu, noavx", "documentation", "--sign KEY"):
         assert words in text
     assert "noavx on an emulated Nehalem" in text
     assert "cpu on an" not in text
     assert "the book" not in text
     rehearsal = make_plan(tmp_path, tag="", has_book=True)
-    text = "\n".join(release.told(rehearsal, "replaced", "dist/oar-1.2.0"))
+    text = "\n".join(plan.told(rehearsal, "replaced", "dist/oar-1.2.0"))
     assert "rehearsal" in text
     assert "the book" in text
     assert "dist/oar-1.2.0: replaced" in text
+
+
+def test_the_command_that_was_typed_is_told_whole() -> None:
+    wanted = Wanted("v1.2.0", yes=True, sign="a key", project="examples/oar", source="")
+    said = "invoke release --tag v1.2.0 --sign 'a key' --project examples/oar"
+    assert plan.command(wanted) == said
+    assert plan.command(Wanted(is_rehearsal=True)) == "invoke release --rehearse"
 
 
 # -- what lies in dist/
@@ -217,10 +225,10 @@ def no_images(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("no_images")
 def test_a_release_that_is_whole_is_found(tmp_path: Path) -> None:
-    plan = make_plan(tmp_path)
-    assert release.finished(plan) == (None, "")
-    put(plan.target)
-    assert release.finished(plan) == (make_manifest(), "")
+    wanted = make_plan(tmp_path)
+    assert plan.finished(wanted) == (None, "")
+    put(wanted.target)
+    assert plan.finished(wanted) == (make_manifest(), "")
 
 
 @pytest.mark.usefixtures("no_images")
@@ -234,35 +242,35 @@ def test_a_release_that_is_whole_is_found(tmp_path: Path) -> None:
 def test_what_is_there_instead_is_told(
     tmp_path: Path, spoil: Callable[[Path], None], words: str
 ) -> None:
-    plan = make_plan(tmp_path)
-    spoil(put(plan.target))
-    there, state = release.finished(plan)
+    wanted = make_plan(tmp_path)
+    spoil(put(wanted.target))
+    there, state = plan.finished(wanted)
     assert there is None
     assert words in state
 
 
 @pytest.mark.usefixtures("no_images")
 def test_an_image_that_is_gone_has_the_release_made_again(tmp_path: Path) -> None:
-    plan = make_plan(tmp_path)
+    wanted = make_plan(tmp_path)
     image = ReleasedImage("oar:1.2.0", "prod", "cpu", "sha256:1", 1, ())
-    put(plan.target, images=(image,))
-    assert release.finished(plan) == (None, "made again: the image oar:1.2.0 is not here")
+    put(wanted.target, images=(image,))
+    assert plan.finished(wanted) == (None, "made again: the image oar:1.2.0 is not here")
 
 
 @pytest.mark.usefixtures("no_images")
 def test_a_tag_that_was_moved_is_no_release_of_the_same_version(tmp_path: Path) -> None:
-    plan = make_plan(tmp_path)
-    put(plan.target, commit=OTHER)
+    wanted = make_plan(tmp_path)
+    put(wanted.target, commit=OTHER)
     with pytest.raises(SlipwayError, match="is a release of commit 5e6f7a8b5e6f"):
-        release.finished(plan)
+        plan.finished(wanted)
 
 
 @pytest.mark.usefixtures("no_images")
 def test_another_slipway_makes_a_rehearsal_again_and_no_release(tmp_path: Path) -> None:
-    plan = make_plan(tmp_path, slipway="2.0")
-    put(plan.target)
-    assert release.finished(plan)[0]
-    there, state = release.finished(replace(plan, tag=""))
+    wanted = make_plan(tmp_path, slipway="2.0")
+    put(wanted.target)
+    assert plan.finished(wanted)[0]
+    there, state = plan.finished(replace(wanted, tag=""))
     assert there is None
     assert "Slipway 1.0" in state
 
