@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -433,6 +435,64 @@ def test_a_release_of_a_commit_that_is_not_here(
     done = verify(checkout, dist(checkout) / "tiny-1.2.0", stranger)
     refused(done, 66, "has no commit", "git fetch --tags")
     refused(verify(checkout, stranger, stranger), 66, "no release in")
+
+
+# -- Oar, all of it
+
+SUFFIXES = ("", "-noavx", "-gpu", "-gpu-noavx")
+
+
+def test_a_rehearsal_has_every_variant_tested_packaged_and_told(
+    rehearsal: tuple[Checkout, Path],
+) -> None:
+    _, made = rehearsal
+    told = manifest.read(made)
+    assert manifest.damage(made) == []
+    assert told.variants == ("cpu", "noavx", "gpu", "gpu-noavx")
+    things = {(f.kind, f.variant) for f in told.files if f.kind != "docs"}
+    assert things == {(kind, v) for kind in ("deb", "wheel") for v in told.variants}
+    runs = {(run.what, run.variant): run for run in told.tests}
+    plain = {(what, v) for what in ("built", "image", "wheel") for v in told.variants}
+    emulated = {("emulated on Nehalem", v) for v in ("noavx", "gpu-noavx")}
+    assert set(runs) == plain | emulated
+    assert all(run.executed >= 100 for run in runs.values())
+    levels = {(row.variant, row.found) for row in told.isa if row.instructions}
+    assert ("cpu", "x86-64-v3") in levels
+    assert {level for v, level in levels if v.endswith("noavx")} == {"x86-64-v2"}
+    assert (made / "docs" / "index.html").is_file()
+    aliases = [image.alias for image in told.images]
+    assert aliases == [f"oar:{told.version.replace('+', '-')}{s}" for s in SUFFIXES]
+    shared = set.intersection(*({y.digest for y in image.layers} for image in told.images))
+    assert len(shared) >= 2  # the base, and Python with what the package depends on
+
+
+def test_a_second_rehearsal_of_it_all_takes_seconds(rehearsal: tuple[Checkout, Path]) -> None:
+    checkout, made = rehearsal
+    before = listed(made)
+    start = time.monotonic()
+    said = succeed(checkout.invoke("release", "--rehearse"))
+    assert time.monotonic() - start < 30
+    assert "is unchanged since" in said
+    assert listed(made) == before
+    # With everything warm, what is lost in dist/ is put together again, and no test is run.
+    shutil.rmtree(made)
+    start = time.monotonic()
+    said = succeed(checkout.invoke("release", "--rehearse"))
+    assert time.monotonic() - start < 180
+    assert said.count("none run now") >= 8
+    assert {k: v for k, v in listed(made).items() if k.endswith((".deb", ".whl"))} == {
+        k: v for k, v in before.items() if k.endswith((".deb", ".whl"))
+    }
+
+
+def test_two_users_in_two_directories_release_the_same_bytes(
+    rehearsal: tuple[Checkout, Path], ordinary: Checkout
+) -> None:
+    """Packages and wheels of all variants, by uid 0 and uid 1000, who has no compiler cache yet."""
+    _, made = rehearsal
+    said = succeed(ordinary.invoke("release", "--verify", str(made), timeout=1800))
+    assert "8 files, bit by bit the same" in said
+    assert len(re.findall(r", 0 of \d+ compilations from the cache", said)) >= 1
 
 
 def test_diffoscope_tells_in_what_two_files_differ(tmp_path: Path) -> None:
