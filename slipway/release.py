@@ -134,7 +134,7 @@ def check_out(shop: Workshop, home: Path, origin: Origin, version: str) -> Tree:
     clone = home / "source"
     if checkouts.clone_at(shop, origin.top, origin.commit, clone):
         # Of another commit's build directory nothing gets into a package; ccache has the rest.
-        for stale in shop.out.glob("*/*/build"):
+        for stale in (*shop.out.glob("*/*/build"), *shop.dist.glob("*")):
             shutil.rmtree(stale)
 
     def there(path: Path) -> Path:
@@ -313,12 +313,14 @@ def publish(staged: Path, target: Path) -> None:
     beside = target.with_name(f".{target.name}")
     old = target.with_name(f".{target.name}.before")
     outputs.make(target.parent, target.parent)
-    for left in (beside, old):  # by a run that was killed
-        shutil.rmtree(left, ignore_errors=True)
 
     def undo() -> None:
         shutil.rmtree(beside, ignore_errors=True)
+        if old.exists() and not target.exists():
+            old.rename(target)
 
+    undo()  # what a run has left that was killed
+    shutil.rmtree(old, ignore_errors=True)
     with processes.undone(undo):
         copy_all(staged, beside)
         if target.exists():

@@ -88,8 +88,7 @@ def verify(workshop: Workshop, directory: str, project: str, source: str) -> Non
     if workshop.dry:
         return
     with locks.held(outputs.make(home, workshop.out), "release --verify"):
-        for left in ("cache", "out", "dist"):
-            shutil.rmtree(home / left, ignore_errors=True)
+        clear(home)
         settings = replace(workshop.settings, cache_dir=str(home / "cache"))
         shop = replace(workshop, home=home, settings=settings)
         made_from = check_out(shop, home, origin, release.version)
@@ -101,10 +100,16 @@ def verify(workshop: Workshop, directory: str, project: str, source: str) -> Non
             now = tools(shop, sites[0].image, slipway)
             why = changed_tools(release.tools, now)
             raise failure(where, differing, {f.name: f for f in made}, why)
-        shutil.rmtree(home / "out")
+        clear(home)
     console.say(f"{console.bold('verified')} {where.name}: {len(names)} files, bit by bit the same")
     for name in names:
         console.say(f"  {name}")
+
+
+def clear(home: Path) -> None:
+    """Take away all that was made there; the clone stays."""
+    for name in ("cache", "out", "dist"):
+        shutil.rmtree(home / name, ignore_errors=True)
 
 
 def make(s: Site, release: Manifest) -> list[Path]:

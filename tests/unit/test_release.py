@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -283,6 +284,44 @@ def test_the_book_of_a_release_is_kept_and_of_a_rehearsal_is_not(tmp_path: Path)
     put(tmp_path / "dist" / "oar-1.3", images=image("oar-book:1.3"), is_rehearsal=True)
     assert manifest.kept_images(tmp_path / "dist") == {"oar-book:1.2.0"}
     assert manifest.kept_images(tmp_path / "nowhere") == set()
+
+
+# -- publishing
+
+
+def test_what_is_published_takes_the_place_of_what_was_there(tmp_path: Path) -> None:
+    staged, target = put(tmp_path / "staged"), tmp_path / "dist" / "oar-1.2.0"
+    release.publish(staged, target)
+    (target / "of-another-task").write_text("")
+    release.publish(staged, target)
+    assert sorted(p.name for p in target.iterdir()) == sorted(p.name for p in staged.iterdir())
+    assert manifest.damage(target) == []
+    assert [p.name for p in target.parent.iterdir()] == [target.name]
+
+
+def test_a_disk_that_fills_up_leaves_what_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    staged, target = put(tmp_path / "staged"), put(tmp_path / "dist" / "oar-1.2.0")
+    (target / "mine").write_text("")
+
+    def full(_source: Path, copy: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(copy))
+
+    monkeypatch.setattr("shutil.copyfile", full)
+    with pytest.raises(OSError, match="No space left"):
+        release.publish(staged, target)
+    assert (target / "mine").is_file()
+    assert [p.name for p in target.parent.iterdir()] == [target.name]
+
+
+def test_what_a_killed_run_has_moved_aside_comes_back(tmp_path: Path) -> None:
+    staged, target = put(tmp_path / "staged"), put(tmp_path / "dist" / "oar-1.2.0")
+    target.rename(target.with_name(".oar-1.2.0.before"))
+    target.with_name(".oar-1.2.0").mkdir()
+    release.publish(staged, target)
+    assert [p.name for p in target.parent.iterdir()] == [target.name]
+    assert manifest.damage(target) == []
 
 
 # -- what is in it
