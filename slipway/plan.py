@@ -108,8 +108,8 @@ def told(plan: Plan, state: str, shown: str) -> list[str]:
     :param state: what lies in ``dist/`` already, and what becomes of it.
     :param shown: the release's directory, as a person reads it.
     """
-    cpus = [f"{name} on an emulated {cpu}" for name, row in plan.variants.items()
-            if (cpu := emulated_cpu(row))]  # fmt: skip
+    cpus = {name: emulated_cpu(row) for name, row in plan.variants.items()}
+    emulated = [f"{name} on an emulated {cpu}" for name, cpu in cpus.items() if cpu]
     things = ["packages", "wheels", *(["documentation"] if plan.has_docs else []), "images"]
     things += ["the book"] if plan.has_book else []
     what = f"the tag {plan.tag}" if plan.tag else "the current commit, which is a rehearsal"
@@ -118,7 +118,7 @@ def told(plan: Plan, state: str, shown: str) -> list[str]:
         f"commit    {plan.origin.commit}" + (f", after {plan.before}" if plan.before else ""),
         f"variants  {', '.join(plan.variants)}",
         f"makes     {', '.join(things)}",
-        f"tests     where it was built, in the image{''.join(f', {c}' for c in cpus)}",
+        f"tests     {', '.join(['where it was built', 'in the image', *emulated])}",
         f"goes to   {shown}{f': {state}' if state else ''}",
         f"signed    {f'by {plan.key.name}' if plan.key else 'not: --sign KEY does'}",
         f"by        Slipway {plan.slipway}",
@@ -147,14 +147,8 @@ def look(workshop: Workshop, wanted: Wanted) -> Plan:
     origin = origin_of(workshop, tree)
     last = ""
     if wanted.tag:
-        tag = tags.chosen(
-            wanted.tag,
-            tags.parse_tags(ask_git(origin.top, "for-each-ref", tags.FORMAT, "refs/tags")),
-        )
-        merged = ask_git(
-            origin.top, "for-each-ref", f"--merged={tag.commit}", tags.FORMAT, "refs/tags"
-        )
-        last = tags.before(tag, tags.parse_tags(merged))
+        tag = tags.chosen(wanted.tag, tags_of(origin.top))
+        last = tags.before(tag, tags_of(origin.top, f"--merged={tag.commit}"))
         origin, version = replace(origin, commit=tag.commit), str(tag.version)
     else:
         version = rehearsed(tree.version).pep440
@@ -175,6 +169,14 @@ def look(workshop: Workshop, wanted: Wanted) -> Plan:
         key=key,
         slipway=own,
     )
+
+
+def tags_of(top: Path, *which: str) -> list[tags.Tag]:
+    """The tags of a repository that name releases.
+
+    :param which: an option of ``git for-each-ref`` that leaves out others.
+    """
+    return tags.parse_tags(ask_git(top, "for-each-ref", *which, tags.FORMAT, "refs/tags"))
 
 
 def origin_of(workshop: Workshop, tree: Tree) -> Origin:
