@@ -194,6 +194,15 @@ def test_a_disk_that_is_nearly_full(checkout: Checkout, repository: Path) -> Non
         assert nothing_was_made(checkout)
 
 
+def test_a_dry_release_shows_its_plan_and_makes_nothing(
+    checkout: Checkout, repository: Path
+) -> None:
+    done = checkout.invoke("--dry", "release", "--project", str(repository), "--rehearse")
+    assert "variants  cpu\n" in succeed(done)
+    assert not (checkout.out / "release" / "tiny").exists()
+    assert nothing_was_made(checkout)
+
+
 # -- what is made
 
 
