@@ -161,7 +161,7 @@ def built_tests(s: Site) -> Passed:
     """The tests where a site was built."""
     options = s.tree.options(s.variant)
     inputs = fingerprint(builds.inputs_of(s, "test"), options, *_gpu(s))
-    run = _unless_known(s, "test", inputs, lambda: testing.test_built(s))
+    run = unless_known(s, "test", inputs, lambda: testing.test_built(s))
     if not run.fresh:
         since = f"unchanged since {console.moment(run.made_at)}"
         console.say(f"tests of {s.title}: {since}, {run.executed} passed then, none run now")
@@ -171,7 +171,7 @@ def built_tests(s: Site) -> Passed:
 def image_tests(s: Site, image: Image) -> Passed:
     """The tests of what is installed, in the production image."""
     inputs = fingerprint(image.tag, _installed(s.tree), *_gpu(s))
-    return _unless_known(s, "test-image", inputs, lambda: testing.test_image(s, image))
+    return unless_known(s, "test-image", inputs, lambda: testing.test_image(s, image))
 
 
 def emulated_tests(s: Site, image: Image, cpu: str) -> Passed:
@@ -181,7 +181,7 @@ def emulated_tests(s: Site, image: Image, cpu: str) -> Passed:
     kit = [file_hash(s.workshop.scripts / name) for name in emulation.SCRIPTS]
     # C++ tests are not in the image, but where it was built.
     inputs = fingerprint(image.tag, cpu, kit, builds.inputs_of(s, "test"), _installed(s.tree))
-    return _unless_known(s, "test-emulated", inputs, lambda: emulation.test(s, cpu, "", ()))
+    return unless_known(s, "test-emulated", inputs, lambda: emulation.test(s, cpu, "", ()))
 
 
 def started(s: Site, image: Image) -> float:
@@ -221,7 +221,8 @@ def _installed(tree: Tree) -> list[str]:
     return [receipts.tree_fingerprint(path) for path in paths]
 
 
-def _unless_known(s: Site, name: str, inputs: str, run: Callable[[], Tested]) -> Passed:
+def unless_known(s: Site, name: str, inputs: str, run: Callable[[], Tested]) -> Passed:
+    """Run tests, unless a receipt of that name says that they passed with the same inputs."""
     file = s.out / "receipts" / f"{name}.json"
     known = receipts.read(file, inputs)
     if known:
