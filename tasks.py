@@ -49,6 +49,7 @@ GPU = {"gpu": "auto, on or off: whether there is a GPU for it (default: the sett
 VARIANT = {"variant": "one of the table's, several with commas, or 'all' (default: cpu)"}
 TYPE = "release, or debug: not optimised, with this machine's paths, beside it and never packaged"
 BUILD_TYPE = {"build-type": f"{TYPE} (default: release)"}
+YES = {"yes": "go on without asking"}
 STOP = {"stop": "end what an earlier call has started"}
 ONE_VARIANT = {"variant": "one of the table's (default: cpu)"}
 
@@ -67,7 +68,7 @@ def task(
     return make
 
 
-@task(PLACE, {"yes": "do not ask before something is installed"})
+@task(PLACE, YES)
 def setup(workshop: Workshop, engine: str = "", yes: bool = False) -> None:
     """Find or install what the tasks need."""
     from slipway import setup as subject
@@ -471,6 +472,36 @@ def clean(
 
 
 @task(
+    {
+        "tag": "annotated tag of git's to make the release of, such as v1.2.3",
+        "rehearse": "everything from the current commit, marked as a rehearsal, and not published",
+        "sign": "sign the checksums: path of an ssh key, or id of a gpg key",
+        "verify": "make the packages and wheels of this release's directory again, and compare",
+    },
+    YES,
+    TREE,
+)
+def release(
+    workshop: Workshop,
+    tag: str = "",
+    rehearse: bool = False,
+    sign: str = "",
+    verify: str = "",
+    yes: bool = False,
+    project: str = "",
+    source: str = "",
+) -> None:
+    """Make a release of a tag: every variant, or none."""
+    from slipway import plan, verification
+    from slipway import release as subject
+
+    if verify:
+        verification.verify(workshop, verify, project, source)
+    else:
+        subject.release(workshop, plan.Wanted(tag, rehearse, yes, sign, project, source))
+
+
+@task(
     {"rows": "only these rows of the table, with commas", "runs": "runs of each side (default: 10)"}
 )
 def bench(workshop: Workshop, rows: str = "", runs: int = 10) -> None:
@@ -480,7 +511,7 @@ def bench(workshop: Workshop, rows: str = "", runs: int = 10) -> None:
     subject.bench(workshop, rows, runs)
 
 
-@task(VARIANT, TREE, PLACE, {"yes": "do not ask before something is installed"})
+@task(VARIANT, TREE, PLACE, YES)
 def all_(
     workshop: Workshop,
     variant: str = "",
@@ -497,7 +528,7 @@ def all_(
 
 namespace = Collection(
     *(setup, doctor, init, dev, build, test, debug, lint, deb, wheel, prod, audit, run),
-    *(book, docs, read, shell, ssh, ps, stop, clean),
+    *(book, docs, read, shell, ssh, ps, stop, clean, release),
 )
 if (ROOT / "benchmarks").is_dir():  # not where a library has adopted Slipway
     namespace.add_task(bench)

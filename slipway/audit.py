@@ -349,6 +349,14 @@ def of_directory(look: Reader, top: Path, leave_out: Path | None = None) -> Iter
 
 def of_deb(look: Reader, deb: Path) -> Iterator[File]:
     """The ELF files of a Debian package."""
+    with unpacked(deb) as tar:
+        for path, stream in _regular(tar):
+            yield from look.files(path, _wanted(stream))
+
+
+@contextlib.contextmanager
+def unpacked(deb: Path) -> Iterator[tarfile.TarFile]:
+    """What a Debian package installs, to be read once from front to end."""
     with _undamaged(str(deb)):
         members = dict(isa.members(deb.read_bytes()))
         name = next((n for n in members if n.startswith("data.tar")), "")
@@ -364,8 +372,7 @@ def of_deb(look: Reader, deb: Path) -> Iterator[File]:
                 code=BAD_DATA,
             )
         with tarfile.open(fileobj=io.BytesIO(members[name]), mode="r|*") as tar:
-            for path, stream in _regular(tar):
-                yield from look.files(path, _wanted(stream))
+            yield tar
 
 
 def of_wheel(look: Reader, wheel: Path) -> Iterator[File]:

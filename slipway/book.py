@@ -17,7 +17,7 @@ from urllib.parse import unquote
 
 import yaml
 
-from slipway import builds, console, engine, images, locks, outputs, production, receipts
+from slipway import builds, console, engine, images, locks, manifest, outputs, production, receipts
 from slipway.base import Base
 from slipway.builds import Site
 from slipway.engine import Job, Mount
@@ -597,8 +597,9 @@ def _image(s: Site, made: Recipe, bench: Bench, start: float) -> Image:
     facts = {"tag": made.tag, "alias": alias, "reader": bench.reader}
     receipt = receipts.write(receipt_file, made.tag, facts)
     # One book takes more than a gigabyte, of which each commit would leave another.
+    kept = manifest.kept_images(s.workshop.root / "dist")
     for name in ("alias", "tag", "reader"):
-        if before.get(name) and before[name] != facts[name]:
+        if before.get(name) and before[name] != facts[name] and before[name] not in kept:
             images.remove(str(before[name]))
     console.say(
         f"{console.bold('made')} image {alias}, {console.megabytes(size)} of {budget} MB, "

@@ -155,11 +155,7 @@ def fetch_checkout(
         return final
 
     def fill(partial: Path) -> Path:
-        tree = partial / "tree"
-        argv = ["clone", "--quiet", "--template=", "--no-checkout", "--local"]
-        _run(workshop, [*argv, "--", str(mirror), str(tree)], workshop.root, remote)
-        _run(workshop, ["remote", "set-url", "origin", remote.shown], tree, remote)
-        _run(workshop, ["checkout", "--quiet", "--detach", here.commit], tree, remote)
+        tree = _cloned(workshop, mirror, here.commit, partial, remote)
         if submodules and (tree / ".gitmodules").is_file():
             _add_submodules(workshop, tree, remote, ref)
         return tree
@@ -168,6 +164,40 @@ def fetch_checkout(
         where = console.shown(final, workshop.root)
         console.say(f"source: {remote.name} at {ref} ({here.commit[:12]}), checked out in {where}")
     return final
+
+
+def clone_at(workshop: Workshop, repository: Path, commit: str, final: Path) -> bool:
+    """Make ``final`` a clone of a repository on this disk, at a commit, with its submodules.
+
+    What else stands there goes, so that nothing is in it but what was committed.
+
+    :return: whether it was made; else it was there, at that commit, and untouched.
+    """
+    if (final / ".git").is_dir():
+        head = _git(workshop, ["rev-parse", "HEAD"], final).stdout.strip()
+        strange = _git(workshop, ["status", "--porcelain", "--ignored"], final)
+        if head == commit and not strange.returncode and not strange.stdout:
+            return False
+    shutil.rmtree(final, ignore_errors=True)
+    remote = Remote(str(repository), is_local=True)
+
+    def fill(partial: Path) -> Path:
+        tree = _cloned(workshop, repository, commit, partial, remote)
+        if (tree / ".gitmodules").is_file():
+            _add_submodules(workshop, tree, remote, commit)
+        return tree
+
+    return make_whole(final, fill)
+
+
+def _cloned(workshop: Workshop, near: Path, commit: str, partial: Path, remote: Remote) -> Path:
+    """A clone of what is on this disk, with hard links where they can be, and one commit out."""
+    tree = partial / "tree"
+    argv = ["clone", "--quiet", "--template=", "--no-checkout"]
+    _run(workshop, [*argv, "--", str(near), str(tree)], workshop.root, remote)
+    _run(workshop, ["remote", "set-url", "origin", remote.shown], tree, remote)
+    _run(workshop, ["checkout", "--quiet", "--detach", commit], tree, remote)
+    return tree
 
 
 def _known(workshop: Workshop, mirror: Path, ref: str) -> Found | None:

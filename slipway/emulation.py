@@ -27,6 +27,8 @@ from slipway.testing import Tested
 from slipway.variants import LEVEL_FLAGS, Variant
 
 INSIDE = "/run/slipway"  # where the kit stands in a production image
+KIT = ("emulation-kit", "canary.c", "watch.c")
+SCRIPTS = ("emulate", *KIT)  # what decides, with the image, how tests are emulated
 
 # Properties of CTest's tests. What is in neither list could change a verdict, and is not run.
 HONOURED = (
@@ -189,7 +191,7 @@ def kinds(tree: Tree, ctest_filter: str, pytest_arguments: Sequence[str]) -> Kin
 def ensure_kit(s: Site) -> Kit:
     """qemu, canary and the list of CPUs, out of the dev image; kept by what they are made from."""
     scripts = s.workshop.scripts
-    rules = [file_hash(scripts / name) for name in ("emulation-kit", "canary.c", "watch.c")]
+    rules = [file_hash(scripts / name) for name in KIT]
     home = s.workshop.out / ".run" / "emulation"
     kit = Kit(home / fingerprint(s.image, rules)[:12])
     if kit.directory.is_dir():

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 
 from slipway.errors import BAD_DATA, NO_INPUT, SlipwayError
+from slipway.receipts import files_below
 from slipway.records import Record
 
 NAME = "manifest.json"
 SUMS = "SHA256SUMS"
+SIGNATURES = (f"{SUMS}.sig", f"{SUMS}.asc")  # ssh's and gpg's
 
 
 class File(Record, frozen=True):
@@ -59,7 +63,7 @@ class TestRun(Record, frozen=True):
     __test__ = False  # no test of ours, whatever pytest takes its name for
 
     what: str
-    """``built``, ``image`` or ``emulated on Nehalem``."""
+    """``built``, ``image``, ``wheel`` or ``emulated on Nehalem``."""
     variant: str
     executed: int
     not_run: tuple[str, ...]
@@ -88,7 +92,9 @@ class Isa(Record, frozen=True):
     found: str
     """The highest level in what we compiled."""
     files: int
+    """ELF files of ours."""
     instructions: int
+    """How many in them not every x86-64 CPU has."""
 
 
 class Manifest(Record, frozen=True):
@@ -147,3 +153,59 @@ def read(directory: Path) -> Manifest:
             fix=["make the release again: its directory is only ever written whole"],
             code=BAD_DATA,
         ) from error
+
+
+# -- checksums
+
+
+def sha256(file: Path) -> str:
+    """The digest of a file's content, as ``sha256sum`` prints it."""
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def summed(directory: Path) -> Iterator[Path]:
+    """The files of a release that ``SHA256SUMS`` names: all but itself and its signature."""
+    apart = (SUMS, *SIGNATURES)
+    yield from (f for f in files_below(directory) if str(f.relative_to(directory)) not in apart)
+
+
+def write_sums(directory: Path) -> Path:
+    """Write ``SHA256SUMS``, which ``sha256sum --check`` reads, into a release that is whole."""
+    lines = [f"{sha256(file)}  {file.relative_to(directory)}\n" for file in summed(directory)]
+    file = directory / SUMS
+    file.write_text("".join(lines), encoding="utf-8")
+    return file
+
+
+def damage(directory: Path) -> list[str]:
+    """What of a release is not as ``SHA256SUMS`` has it, by name; files beyond it do not count."""
+    try:
+        lines = (directory / SUMS).read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return [f"{SUMS} is missing"]
+    found = []
+    for line in lines:
+        digest, _, name = line.partition("  ")
+        file = directory / name
+        if not file.is_file():
+            found.append(f"{name} is missing")
+        elif sha256(file) != digest:
+            found.append(f"{name} is another file")
+    return found
+
+
+def kept_images(dist: Path) -> set[str]:
+    """Aliases of the images of finished releases, which none but their owner removes.
+
+    Those of rehearsals are not among them: each commit would leave a book of a gigabyte.
+    """
+    kept: set[str] = set()
+    for file in dist.glob(f"*/{NAME}"):
+        manifest = read(file.parent)
+        if not manifest.is_rehearsal:
+            kept |= {image.alias for image in manifest.images}
+    return kept

@@ -264,6 +264,8 @@ class Workshop(Record, frozen=True):
     dry: bool = False
     mark: str = ""
     """What the names of directories end with where another base than the settings' is built on."""
+    home: Path | None = None
+    """Where ``out/`` and ``dist/`` are if not in the checkout: a release is made apart."""
 
     @property
     def checkout(self) -> str:
@@ -273,12 +275,12 @@ class Workshop(Record, frozen=True):
     @property
     def out(self) -> Path:
         """Everything produced, by project and variant."""
-        return self.root / "out"
+        return (self.home or self.root) / "out"
 
     @property
     def dist(self) -> Path:
         """Finished artifacts only."""
-        return self.root / "dist"
+        return (self.home or self.root) / "dist"
 
     @property
     def scripts(self) -> Path:

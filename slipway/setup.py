@@ -198,15 +198,23 @@ def agree(plan: list[str], *, yes: bool) -> None:
         console.say(f"  - {step}")
     if yes or engine.caller().uid == 0:
         return
+    if not is_agreed("./go invoke setup --yes"):
+        raise SlipwayError("nothing was installed", fix=["./go invoke setup, when you are ready"])
+
+
+def is_agreed(unasked: str) -> bool:
+    """Ask a person whether to go on with the plan that was shown; an error where none is there.
+
+    :param unasked: the command that agrees by itself.
+    """
     if not engine.on_terminal():
         raise SlipwayError(
             "nobody is here to agree to this plan",
             cause="standard input is no terminal",
-            fix=["./go invoke setup --yes"],
+            fix=[unasked],
         )
     console.say("go on? [y/N] ")
-    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-        raise SlipwayError("nothing was installed", fix=["./go invoke setup, when you are ready"])
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 def as_root(argv: list[str]) -> None:

@@ -215,6 +215,12 @@ def has_tests(tree: Tree) -> bool:
     return bool(has_ctest(tree) or wanted.pytest or wanted.commands)
 
 
+def has_installed(tree: Tree) -> bool:
+    """Whether there are tests of what is installed: see ``installed``."""
+    wanted = tree.project.test
+    return bool(wanted.installed or wanted.pytest or wanted.scripts)
+
+
 def python_paths(s: Site) -> list[Path]:
     """Directories that Python imports what was built from, without installing it."""
     paths = [s.build / path for path in s.tree.project.test.pythonpath]

@@ -33,6 +33,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from msgspec.structs import replace
 from packaging.version import InvalidVersion
 from packaging.version import Version as Pep440
 
@@ -141,6 +142,22 @@ def version_at(commit: Commit, coming: Pep440) -> Pep440:
     base = next_release(commit.release) if commit.release else re.split(r"\.dev|\+", str(coming))[0]
     dirty = ".dirty" if commit.dirty else ""
     return Pep440(f"{base}.dev{commit.distance}+g{commit.hash[:7]}{dirty}")
+
+
+def rehearsed(version: Version) -> Version:
+    """The version of a rehearsal, which says so, and sorts before the release that it rehearses.
+
+    ``1.2.4.dev5+g1a2b3c4`` has ``1.2.4.dev5+g1a2b3c4.rehearsal``, and ``1.2.3``, of a commit with
+    that tag, ``1.2.3.dev0+g1a2b3c4.rehearsal``.
+    """
+    here = version.pep440
+    start = here if Pep440(here).local else f"{here}.dev0+g{version.commit[:7]}"
+    return renamed(version, Pep440(f"{start}.rehearsal"))
+
+
+def renamed(version: Version, name: Pep440) -> Version:
+    """The same moment of the same tree under another version, in its three spellings."""
+    return replace(version, pep440=str(name), debian=debian_spelling(name), tag=tag_spelling(name))
 
 
 def next_release(release: Pep440) -> str:

@@ -14,6 +14,7 @@ import zipfile
 from collections.abc import Sequence
 from email.parser import HeaderParser
 from pathlib import Path
+from typing import Any
 
 from msgspec.structs import replace
 from packaging.requirements import Requirement
@@ -32,6 +33,8 @@ from slipway.project import Tree
 from slipway.records import Record
 from slipway.settings import Workshop
 
+MODULES = "usr/lib/python3/dist-packages"  # as scripts/wheel has it
+
 
 class Wheel(Record, frozen=True):
     """A finished wheel in ``dist/``."""
@@ -40,6 +43,8 @@ class Wheel(Record, frozen=True):
     made_at: float
     fresh: bool
     """Made by this very call, not found unchanged."""
+    executed: int = 0
+    """Tests that passed where nothing but the wheel is installed."""
 
 
 def with_base(workshop: Workshop, reference: str) -> Workshop:
@@ -103,18 +108,19 @@ def metadata(tree: Tree, variant: str) -> list[str]:
     return lines
 
 
+def has_modules(deb: Path) -> bool:
+    """Whether a Debian package holds Python modules, without which there is no wheel of it."""
+    with audit.unpacked(deb) as tar:
+        return any(info.name.removeprefix("./").startswith(f"{MODULES}/") for info in tar)
+
+
 def wheel(s: Site, deb: Path) -> Wheel:
     """The wheel of a package, tested, unless it is here already and nothing changed.
 
     :param deb: the finished Debian package of this site.
     """
     name = package_name(s.tree, s.variant)
-    spec = {
-        "name": name,
-        "version": s.tree.version.pep440,
-        "metadata": metadata(s.tree, s.variant),
-        "commands": s.tree.project.package.commands,
-    }
+    spec = spec_of(s)
     budget = s.tree.project.package.wheel_mb or s.workshop.settings.budgets.wheel_mb
     inputs = fingerprint(
         file_hash(deb) if deb.is_file() else "",
@@ -128,18 +134,17 @@ def wheel(s: Site, deb: Path) -> Wheel:
     receipt_file = s.out / "receipts" / "wheel.json"
     known = receipts.read(receipt_file, inputs)
     if known:
-        made = Wheel(Path(next(iter(known.facts["files"]))), known.made_at, fresh=False)
+        file, executed = Path(next(iter(known.facts["files"]))), known.facts["executed"]
+        made = Wheel(file, known.made_at, fresh=False, executed=executed)
         console.say(
             f"{s.shown(made.file)} is unchanged since {console.moment(made.made_at)}, "
-            f"{known.facts['executed']} tests passed then, none run now"
+            f"{executed} tests passed then, none run now"
         )
         return made
     start = time.monotonic()
-    work = outputs.make(s.out / "wheel", s.workshop.out)
-    pack(s, deb, work, json.dumps(spec))
+    packed = pack(s, deb)
     if s.workshop.dry:
         return Wheel(s.workshop.dist / f"{name}.whl", 0, fresh=True)
-    packed = next((work / "finished").glob("*.whl"))
     check_budget(packed, budget, f"package.wheel_mb in {s.tree.file}")
     audit.check_deb(s, packed)
     took = console.seconds(time.monotonic() - start)
@@ -151,12 +156,23 @@ def wheel(s: Site, deb: Path) -> Wheel:
         f"{console.bold('packed')} {s.shown(target)}, "
         f"{console.megabytes(target.stat().st_size)} of {budget} MB, {took}"
     )
-    return Wheel(target, receipt.made_at, fresh=True)
+    return Wheel(target, receipt.made_at, fresh=True, executed=tested.executed)
 
 
-def pack(s: Site, deb: Path, work: Path, spec: str) -> None:
-    """Make the wheel in ``work/finished``, where the tree was compiled."""
-    job = s.job("wheel", [s.place.inside(work), s.place.inside(deb), spec], {})
+def spec_of(s: Site) -> dict[str, Any]:
+    """What ``scripts/wheel`` is told of a wheel."""
+    return {
+        "name": package_name(s.tree, s.variant),
+        "version": s.tree.version.pep440,
+        "metadata": metadata(s.tree, s.variant),
+        "commands": s.tree.project.package.commands,
+    }
+
+
+def pack(s: Site, deb: Path) -> Path:
+    """Make the wheel of a package, where the tree was compiled; it is not tested yet."""
+    work = outputs.make(s.out / "wheel", s.workshop.out)
+    job = s.job("wheel", [s.place.inside(work), s.place.inside(deb), json.dumps(spec_of(s))], {})
     heard = Heard()
     status = s.place.run(
         replace(job, mounts=[*job.mounts, Mount(deb, readonly=True)]), s.image, heard
@@ -169,6 +185,7 @@ def pack(s: Site, deb: Path, work: Path, spec: str) -> None:
             fix=[fix or f"invoke shell --variant {s.variant}"],
             code=status,
         )
+    return next((work / "finished").glob("*.whl"), work)
 
 
 def check_budget(file: Path, budget_mb: int, setting: str) -> None:

@@ -114,6 +114,15 @@ def built(area: Path, checkouts: list[Checkout]) -> Built:
 
 
 @pytest.fixture(scope="session")
+def rehearsal(cloned: Callable[[str], Checkout]) -> tuple[Checkout, Path]:
+    """A clone in which Oar was rehearsed in all variants, which takes minutes; and the release."""
+    checkout = cloned("rehearsed")
+    succeed(checkout.invoke("release", "--rehearse", timeout=1800))
+    (made,) = (checkout.root / "dist").glob("oar-*.rehearsal")
+    return checkout, made
+
+
+@pytest.fixture(scope="session")
 def qemu(built: Built, area: Path) -> Iterator[Path]:
     """The static emulator of the dev image, which runs in any image."""
     tag = rows_of(built.first.stdout)["dev image", "all"][2]
