@@ -49,6 +49,7 @@ GPU = {"gpu": "auto, on or off: whether there is a GPU for it (default: the sett
 VARIANT = {"variant": "one of the table's, several with commas, or 'all' (default: cpu)"}
 TYPE = "release, or debug: not optimised, with this machine's paths, beside it and never packaged"
 BUILD_TYPE = {"build-type": f"{TYPE} (default: release)"}
+YES = {"yes": "do not ask before anything is done"}
 STOP = {"stop": "end what an earlier call has started"}
 ONE_VARIANT = {"variant": "one of the table's (default: cpu)"}
 
@@ -67,7 +68,7 @@ def task(
     return make
 
 
-@task(PLACE, {"yes": "do not ask before something is installed"})
+@task(PLACE, YES)
 def setup(workshop: Workshop, engine: str = "", yes: bool = False) -> None:
     """Find or install what the tasks need."""
     from slipway import setup as subject
@@ -405,6 +406,38 @@ def read(
     reading.read(workshop, project, work, no_open=no_open, lan=lan, stop_it=stop)
 
 
+@task(
+    TREE,
+    {
+        "tag": "git tag of a release in dist/ (default: what was made of the current version)",
+        "dev": "the development image, by the hash of what it is made of, instead",
+        "username": "of the registry (default: as `login` has kept it)",
+        "password-stdin": "read the password from standard input",
+    },
+    YES,
+)
+def push(
+    workshop: Workshop,
+    tag: str = "",
+    project: str = "",
+    source: str = "",
+    dev: bool = False,
+    username: str = "",
+    password_stdin: bool = False,
+    yes: bool = False,
+) -> None:
+    """Send images to the registry and its mirrors, and compare."""
+    from slipway import push as subject
+
+    subject.push(
+        *(workshop, project, source, tag),
+        dev=dev,
+        user=username,
+        password_stdin=password_stdin,
+        yes=yes,
+    )
+
+
 @task()
 def ps(workshop: Workshop) -> None:
     """Show what is ours: containers, images, disk."""
@@ -456,7 +489,7 @@ def bench(workshop: Workshop, rows: str = "", runs: int = 10) -> None:
     subject.bench(workshop, rows, runs)
 
 
-@task(VARIANT, TREE, PLACE, {"yes": "do not ask before something is installed"})
+@task(VARIANT, TREE, PLACE, YES)
 def all_(
     workshop: Workshop,
     variant: str = "",
@@ -473,7 +506,7 @@ def all_(
 
 namespace = Collection(
     *(setup, doctor, init, dev, build, test, debug, deb, wheel, prod, audit, run),
-    *(book, docs, read, shell, ssh, ps, stop, clean),
+    *(book, docs, read, push, shell, ssh, ps, stop, clean),
 )
 if (ROOT / "benchmarks").is_dir():  # not where a library has adopted Slipway
     namespace.add_task(bench)

@@ -9,11 +9,10 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
-import sys
 import time
 from pathlib import Path
 
-from slipway import base, console, doctor, engine, processes
+from slipway import base, console, doctor, engine, plans, processes
 from slipway.engine import Place
 from slipway.errors import UNAVAILABLE, SlipwayError
 from slipway.settings import Workshop
@@ -141,7 +140,7 @@ def ensure_bootstrap(workshop: Workshop, *, yes: bool) -> None:
         return
     if base.found(workshop, engine.inspect_images(*base.candidates(workshop))):
         return
-    for source in base.candidates(workshop)[:-1]:
+    for source in base.base_places(workshop):
         if not base.pull(source, workshop.settings.pull_wait_s, dry=workshop.dry):
             return
     if not doctor.is_debian():
@@ -193,20 +192,13 @@ def agree(plan: list[str], *, yes: bool) -> None:
 
     As root, or with ``--yes``, that is leave; else a person is asked once, on a terminal.
     """
-    console.say("setting up this machine:")
-    for step in plan:
-        console.say(f"  - {step}")
-    if yes or engine.caller().uid == 0:
-        return
-    if not engine.on_terminal():
-        raise SlipwayError(
-            "nobody is here to agree to this plan",
-            cause="standard input is no terminal",
-            fix=["./go invoke setup --yes"],
-        )
-    console.say("go on? [y/N] ")
-    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-        raise SlipwayError("nothing was installed", fix=["./go invoke setup, when you are ready"])
+    plans.agree(
+        "setting up this machine:",
+        plan,
+        leave=yes or engine.caller().uid == 0,
+        again="./go invoke setup",
+        refused="nothing was installed",
+    )
 
 
 def as_root(argv: list[str]) -> None:
