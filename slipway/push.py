@@ -35,6 +35,7 @@ from slipway.errors import (
     BAD_CONFIG,
     BAD_DATA,
     NO_INPUT,
+    NO_PERMISSION,
     UNAVAILABLE,
     USAGE,
     SlipwayError,
@@ -49,6 +50,7 @@ from slipway.settings import Workshop
 
 THERE = "there already"
 SENT = "pushed"
+STAYS = "stays"  # a name that a higher version has
 
 
 class Good(Record, frozen=True):
@@ -171,10 +173,16 @@ def plan_of(load: Load, outcomes: Sequence[Outcome]) -> list[str]:
 
 def rows_of(load: Load, outcomes: Sequence[Outcome]) -> list[list[str]]:
     """The closing table: what went where."""
+    goods = [good.alias for good in load.goods]
     moving = dict.fromkeys(move.alias for outcome in outcomes for move in outcome.moves)
-    aliases = [*(good.alias for good in load.goods), *moving]
+
+    def cell(outcome: Outcome, alias: str) -> str:
+        here = [*goods, *(move.alias for move in outcome.moves)]
+        stays = "not tried" if alias in here or outcome.trouble else STAYS
+        return outcome.cells.get(alias, stays)
+
     head = ["IMAGE", *(str(outcome.client.target) for outcome in outcomes)]
-    return [head, *([a, *(o.cells.get(a, "not tried") for o in outcomes)] for a in aliases)]
+    return [head, *([a, *(cell(o, a) for o in outcomes)] for a in [*goods, *moving])]
 
 
 def explain(said: str, source: str, host: str) -> SlipwayError:
@@ -190,7 +198,7 @@ def explain(said: str, source: str, host: str) -> SlipwayError:
             f"{host} does not let you write {source}",
             cause=last,
             fix=[f"docker login {host}", "or ask who runs it for leave to write there"],
-            code=77,
+            code=NO_PERMISSION,
         )
     if "server gave http response to https client" in low:
         return SlipwayError(
