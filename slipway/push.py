@@ -504,16 +504,21 @@ def send_one(
 
 @contextlib.contextmanager
 def named(workshop: Workshop, good: Good, full: str) -> Iterator[None]:
-    """Let an image have a registry's name while it is sent; a person's own such name stays."""
+    """Let an image have a registry's name while it is sent.
+
+    A name that was there before is a person's, and stays; so does an image's only one, with which
+    it would go.
+    """
     argv = [docker(), "tag", good.id, full]
     console.show_command(argv)
-    was_there = full in engine.inspect_images(full)
+    here = engine.inspect_images(full, good.id)
+    stays = full in here or not here[good.id].get("RepoTags")
     if not workshop.dry:
         engine.ask(argv[1:], f"tag {full}")
     try:
         yield
     finally:
-        if not was_there and not workshop.dry:
+        if not stays and not workshop.dry:
             images.remove(full)
 
 
