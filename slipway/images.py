@@ -529,7 +529,7 @@ def adopt(workshop: Workshop, recipe: Recipe, source: str) -> str:
 
     :param source: what it was pulled as, a name that is gone afterwards.
     """
-    labels = inspect_images(source)[source]["Config"].get("Labels") or {}
+    labels = (inspect_images(source)[source]["Config"] or {}).get("Labels") or {}
     wanted = {KIND: recipe.kind, KEY: recipe.key}
     found = {key: labels.get(key, "none") for key in wanted}
     if found != wanted:

@@ -297,6 +297,8 @@ def dev_here(workshop: Workshop) -> Load:
     tag = images.ensure_dev(workshop)
     value = base.ensure_base(workshop)
     here = engine.inspect_images(tag, value.reference)
+    if len(here) < 2:
+        raise SlipwayError(f"{tag} is not here, and --dry makes none", fix=["invoke dev"])
     goods = [Good(tag, str(here[tag]["Id"]))]
     if base.IDENTITY in (here[value.reference]["Config"].get("Labels") or {}):
         made = base.bootstrapped_tag(workshop.settings.base)

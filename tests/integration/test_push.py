@@ -10,6 +10,7 @@ import re
 import signal
 import subprocess
 import tarfile
+import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -263,8 +264,12 @@ def test_what_a_killed_push_has_sent_is_not_sent_again(
     arguments = [*settings(shop, main.name), "push", "--tag", tag, "--yes"]
     with shop.start(*arguments) as process:
         wait_for(lambda: main.asked("PUT", "/oar/manifests/1.2.0$"), "the first image is there")
-        os.kill(process.pid, signal.SIGTERM)
-        assert process.wait(timeout=60) == 128 + signal.SIGTERM
+        os.kill(main.pid, signal.SIGSTOP)  # so that the next one is not, whatever the machine
+        try:
+            os.kill(process.pid, signal.SIGTERM)
+            assert process.wait(timeout=60) == 128 + signal.SIGTERM
+        finally:
+            os.kill(main.pid, signal.SIGCONT)
     assert local_names(client, main.name) == []
     assert "oar:latest" not in images_in(main.name)
     said = succeed(push(shop, [main.name], "--tag", tag, "--yes"))
@@ -297,6 +302,7 @@ def test_a_password_from_standard_input_is_seen_nowhere(
         while process.poll() is None:
             ps = subprocess.run(["ps", "axww", "-o", "args"], capture_output=True, text=True)
             listings.append(ps.stdout)
+            time.sleep(0.02)
         assert process.stdout
         said = process.stdout.read()
         assert process.returncode == 0, said

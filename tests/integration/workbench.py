@@ -348,7 +348,7 @@ class Registry:
     name: str
     """HOST:PORT."""
     log: Path
-    storage: Path
+    pid: int
 
     def asked(self, method: str, pattern: str) -> list[str]:
         """What it was asked for, by its access log: the paths of a method that match."""
@@ -410,7 +410,7 @@ def serving(
     with log.open("ab") as stream, subprocess.Popen(serve, stdout=stream, stderr=stream) as process:
         try:
             wait_for(answers, "the registry answers")
-            yield Registry(f"127.0.0.1:{port}", log, directory)
+            yield Registry(f"127.0.0.1:{port}", log, process.pid)
         finally:
             process.terminate()
 
