@@ -512,6 +512,8 @@ def pull_by_hash(workshop: Workshop, recipe: Recipe) -> bool:
             source = client.target.name(recipe.tag)
             try:
                 why = "" if client.digest(recipe.tag) else "it is not there"
+            except processes.Interrupted:
+                raise
             except SlipwayError as error:
                 why = error.what
             why = why or base.pull(source, workshop.settings.pull_wait_s, dry=workshop.dry)

@@ -223,7 +223,16 @@ def digest_in(said: str) -> str:
 
 
 def from_manifest(released_as: Manifest) -> Load:
-    """What a release sends."""
+    """What a release sends.
+
+    :raises SlipwayError: it has no images.
+    """
+    if not released_as.images:
+        raise SlipwayError(
+            f"the release {released_as.project} {released_as.version} has no images",
+            fix=["invoke prod --variant all, to see why there are none"],
+            code=NO_INPUT,
+        )
     return Load(
         f"{released_as.project} {released_as.version}",
         tuple(Good(image.alias, image.id) for image in released_as.images),
@@ -336,6 +345,8 @@ def look(load: Load, client: Client) -> Outcome:
             for name in dict.fromkeys(good.name for good in load.goods):
                 tags += client.tags(name)
         outcome.moves = moves_of(load, tags)
+    except processes.Interrupted:
+        raise
     except SlipwayError as error:
         outcome.failed(current, error)
     return outcome
@@ -472,9 +483,9 @@ def send_to(workshop: Workshop, load: Load, outcome: Outcome, variables: Mapping
     for good in outcome.missing(load.goods):
         try:
             stored = send_one(workshop, good, outcome.client, variables)
+        except processes.Interrupted:
+            raise
         except SlipwayError as error:
-            if isinstance(error, processes.Interrupted):
-                raise
             outcome.failed(good.alias, error)
             return
         if stored:
@@ -537,7 +548,7 @@ def conclude(load: Load, outcomes: Sequence[Outcome]) -> None:
         ]
         raise SlipwayError(
             f"{load.title} is not everywhere it should be",
-            cause="\n".join([*words, "no name such as latest has moved to it everywhere"]),
+            cause="\n".join([*words, "names such as latest move once all of it is everywhere"]),
             fix=[*dict.fromkeys(word for error in troubles for word in error.fix)],
         )
     sizes = f"{len(load.goods)} image{'s' * (len(load.goods) != 1)}"
@@ -557,6 +568,8 @@ def move_names(outcome: Outcome) -> None:
             if client.digest(move.alias) != stored.digest:
                 raise registry.not_whole(client.target.name(move.alias), "it has not moved")
             outcome.cells[move.alias] = "moved"
+        except processes.Interrupted:
+            raise
         except SlipwayError as error:
             outcome.failed(move.alias, error)
             return

@@ -8,8 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
-from slipway import base, credentials, engine, images, manifest, push, reading, registry
+from slipway import (
+    base,
+    credentials,
+    engine,
+    images,
+    manifest,
+    processes,
+    production,
+    push,
+    reading,
+    registry,
+)
 from slipway.credentials import Credential
 from slipway.errors import BAD_CONFIG, BAD_DATA, NO_INPUT, NO_PERMISSION, UNAVAILABLE, SlipwayError
 from slipway.errors import USAGE as USAGE_CODE
@@ -17,6 +29,7 @@ from slipway.images import KEY, KIND
 from slipway.manifest import Manifest, ReleasedImage
 from slipway.push import Good, Load, Outcome
 from slipway.registry import Client, Stored, target_of
+from slipway.variants import TABLE
 from tests.unit.fakes import VERSION, make_recipe, make_tree, make_workshop
 
 OAR = Good("oar:1.2.0", "sha256:" + "a" * 64)
@@ -163,6 +176,17 @@ def test_where_no_registry_takes_anything_it_ends_before_a_person_is_asked() -> 
     assert caught.value.cause == "HTTP 401\nmirror:5000 does not answer: Connection refused"
     assert caught.value.code == NO_PERMISSION
     push.refuse_hopeless(LOAD, [*outcomes, push.look(LOAD, place())])
+
+
+def test_ctrl_c_is_no_registry_s_failure() -> None:
+    with pytest.raises(processes.Interrupted):
+        push.look(LOAD, place(trouble=processes.Interrupted(2)))
+
+
+def test_a_release_without_images_is_not_pushed() -> None:
+    empty = replace(make_manifest("v1.2.0", "1.2.0"), images=())
+    with pytest.raises(SlipwayError, match="has no images"):
+        push.from_manifest(empty)
 
 
 # -- the end
@@ -354,6 +378,30 @@ def test_a_release_whose_images_are_gone_is_not_pushed(monkeypatch: pytest.Monke
     with pytest.raises(SlipwayError, match=r"not every image of oar 1\.2\.0 is here") as caught:
         push.check_ids(LOAD)
     assert caught.value.cause == f"{NOAVX.alias} was {NOAVX.id}\n{BOOK.alias} was {BOOK.id}"
+
+
+# -- pulling a production image
+
+
+@pytest.mark.parametrize(
+    ("wanted", "mode", "alias"),
+    [("noavx", "auto", "oar:1.2.0-noavx"), ("", "auto", "oar:1.2.0"), ("", "on", "oar:1.2.0-gpu")],
+)
+def test_a_production_image_that_was_not_made_here_is_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wanted: str, mode: str, alias: str
+) -> None:
+    workshop = make_workshop(tmp_path, registry="main:5000")
+    tree = make_tree(tmp_path / "oar", variants=TABLE)
+    best = lambda rows, names, has_gpu: (names[0], "")  # noqa: ARG005, E731
+    monkeypatch.setattr(production, "best_for_host", best)
+    monkeypatch.setattr(base, "found_or_pulled", lambda _, sources: (sources[0], []))
+    found = production.fetched(workshop, tree, wanted, mode)
+    assert list(found.values()) == [f"main:5000/{alias}"]
+
+
+def test_without_a_registry_no_production_image_is_looked_for(tmp_path: Path) -> None:
+    workshop, tree = make_workshop(tmp_path), make_tree(tmp_path / "oar")
+    assert production.fetched(workshop, tree, "cpu", "auto") == {}
 
 
 # -- pulling the dev image by its hash
