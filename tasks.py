@@ -49,7 +49,7 @@ GPU = {"gpu": "auto, on or off: whether there is a GPU for it (default: the sett
 VARIANT = {"variant": "one of the table's, several with commas, or 'all' (default: cpu)"}
 TYPE = "release, or debug: not optimised, with this machine's paths, beside it and never packaged"
 BUILD_TYPE = {"build-type": f"{TYPE} (default: release)"}
-YES = {"yes": "do not ask before anything is done"}
+YES = {"yes": "go on without asking"}
 STOP = {"stop": "end what an earlier call has started"}
 ONE_VARIANT = {"variant": "one of the table's (default: cpu)"}
 

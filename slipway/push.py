@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import shlex
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
@@ -21,12 +22,12 @@ from slipway import (
     engine,
     images,
     manifest,
-    plans,
     processes,
     production,
     reading,
     receipts,
     registry,
+    setup,
     versions,
 )
 from slipway.credentials import Credential
@@ -392,7 +393,8 @@ def push(
         load = from_manifest(release_of(workshop, project, tag))
     else:
         load = made_here(workshop, project, source)
-    send(workshop, load, given, yes=yes)
+    flags = [*(["--tag", tag] if tag else []), *(["--dev"] if dev else [])]
+    send(workshop, load, given, "" if yes else shlex.join(["invoke", "push", *flags]))
 
 
 def push_release(workshop: Workshop, released_as: Manifest) -> None:
@@ -404,7 +406,7 @@ def push_release(workshop: Workshop, released_as: Manifest) -> None:
             code=USAGE,
         )
     check_settings(workshop)
-    send(workshop, from_manifest(released_as), None, yes=True)
+    send(workshop, from_manifest(released_as))
 
 
 def check_settings(workshop: Workshop) -> None:
@@ -417,9 +419,11 @@ def check_settings(workshop: Workshop) -> None:
         )
 
 
-def send(workshop: Workshop, load: Load, given: Credential | None, *, yes: bool) -> None:
+def send(workshop: Workshop, load: Load, given: Credential | None = None, again: str = "") -> None:
     """Send it to every registry that takes it, and say what went where.
 
+    :param given: credentials for the setting ``registry``, in place of Docker's own.
+    :param again: the command that was typed, where a person is to be asked first.
     :raises SlipwayError: something is not everywhere; no name has moved then.
     """
     if load.version:
@@ -435,13 +439,11 @@ def send(workshop: Workshop, load: Load, given: Credential | None, *, yes: bool)
         if is_unchanged(load, outcomes):
             console.say(f"{load.title} is unchanged in {', '.join(str(t) for t in wanted)}")
             return
-        plans.agree(
-            f"pushing {load.title}:",
-            plan_of(load, outcomes),
-            leave=yes or workshop.dry,
-            again="invoke push",
-            refused="nothing was pushed",
-        )
+        console.say(f"pushing {load.title}:")
+        for line in plan_of(load, outcomes):
+            console.say(f"  - {line}")
+        if again and not workshop.dry and not setup.is_agreed(f"{again} --yes"):
+            raise SlipwayError("nothing was pushed", fix=[f"{again}, when you are ready"])
         for outcome in outcomes:
             send_to(workshop, load, outcome, variables)
         if not workshop.dry:

@@ -9,10 +9,11 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
+import sys
 import time
 from pathlib import Path
 
-from slipway import base, console, doctor, engine, plans, processes
+from slipway import base, console, doctor, engine, processes
 from slipway.engine import Place
 from slipway.errors import UNAVAILABLE, SlipwayError
 from slipway.settings import Workshop
@@ -192,13 +193,28 @@ def agree(plan: list[str], *, yes: bool) -> None:
 
     As root, or with ``--yes``, that is leave; else a person is asked once, on a terminal.
     """
-    plans.agree(
-        "setting up this machine:",
-        plan,
-        leave=yes or engine.caller().uid == 0,
-        again="./go invoke setup",
-        refused="nothing was installed",
-    )
+    console.say("setting up this machine:")
+    for step in plan:
+        console.say(f"  - {step}")
+    if yes or engine.caller().uid == 0:
+        return
+    if not is_agreed("./go invoke setup --yes"):
+        raise SlipwayError("nothing was installed", fix=["./go invoke setup, when you are ready"])
+
+
+def is_agreed(unasked: str) -> bool:
+    """Ask a person whether to go on with the plan that was shown; an error where none is there.
+
+    :param unasked: the command that agrees by itself.
+    """
+    if not engine.on_terminal():
+        raise SlipwayError(
+            "nobody is here to agree to this plan",
+            cause="standard input is no terminal",
+            fix=[unasked],
+        )
+    console.say("go on? [y/N] ")
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 def as_root(argv: list[str]) -> None:

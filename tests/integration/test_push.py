@@ -252,7 +252,7 @@ def test_without_leave_the_plan_is_shown_and_nothing_is_sent(
     shop: Checkout, wares: dict[str, str], main: Registry
 ) -> None:
     done = push(shop, [main.name], "--tag", release(shop, wares))
-    refused(done, 69, "nobody is here to agree", "invoke push --yes")
+    refused(done, 69, "nobody is here to agree", "invoke push --tag v1.2.0 --yes")
     assert f"  - {main.name}: send oar:1.2.0, oar:1.2.0-noavx, oar-book:1.2.0" in done.stdout
     assert images_in(main.name) == {}
 

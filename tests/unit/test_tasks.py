@@ -54,8 +54,8 @@ def test_a_flag_means_the_same_in_every_task() -> None:
     for flag in (flag for flags in FLAGS.values() for flag in flags):
         meanings.setdefault(flag.name, set()).add((flag.help or "").split(" (default")[0])
     several = {name for name, texts in meanings.items() if len(texts) > 1}
-    # One, several, or one of those made; the production image's tests, or any image; another name
-    # of an image, or git's of a release.
+    # One, several, or one of those made; the production image's tests, or any image; a name for
+    # the dev image, or git's of a release.
     assert several <= {"variant", "image", "tag"}
 
 
