@@ -321,6 +321,21 @@ def test_an_image_that_is_not_here_is_pulled_from_its_registry_then_the_mirror(
     assert asked == [f"oar-book:{VERSION.tag}", mirrored]
 
 
+def test_the_registry_of_the_settings_is_asked_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    for module in (engine, base):
+        monkeypatch.setattr(module, "inspect_images", lambda *_: {})
+    monkeypatch.setattr(reading, "resolve", lambda *_: make_tree(tmp_path / "oar"))
+    monkeypatch.setattr(base, "pull", lambda reference, *_, **__: asked.append(reference) or "no")
+    workshop = make_workshop(tmp_path, registry="main:5000/team", registry_mirrors=["one:5000"])
+    with pytest.raises(SlipwayError):
+        reading.choose_image(workshop, "", "oar")
+    book = f"oar-book:{VERSION.tag}"
+    assert asked == [f"main:5000/team/{book}", f"one:5000/{book}", book]
+
+
 def test_where_there_is_no_image_it_is_said_what_makes_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
