@@ -328,7 +328,12 @@ def test_the_registry_of_the_settings_is_asked_first(
     for module in (engine, base):
         monkeypatch.setattr(module, "inspect_images", lambda *_: {})
     monkeypatch.setattr(reading, "resolve", lambda *_: make_tree(tmp_path / "oar"))
-    monkeypatch.setattr(base, "pull", lambda reference, *_, **__: asked.append(reference) or "no")
+
+    def pull(reference: str, *_: object, **__: object) -> str:
+        asked.append(reference)
+        return "not there"
+
+    monkeypatch.setattr(base, "pull", pull)
     workshop = make_workshop(tmp_path, registry="main:5000/team", registry_mirrors=["one:5000"])
     with pytest.raises(SlipwayError):
         reading.choose_image(workshop, "", "oar")
