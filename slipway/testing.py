@@ -303,8 +303,10 @@ def test_built(
     if s.sanitize:
         env["SLIPWAY_SANITIZE"] = " ".join(s.sanitize)
     if s.coverage:
+        from slipway import coverage  # which few need
+
         python = [s.place.inside(s.build / path) for path in wanted.pythonpath]
-        env["SLIPWAY_COVERAGE"] = ",".join(python or [s.top_inside])
+        env["SLIPWAY_COVERAGE"] = s.place.inside(coverage.watch(s, python or [s.top_inside]))
     job = s.given_gpu(s.job("test", command, env))
     status = s.place.run(job, s.image)
     if s.workshop.dry:
@@ -325,9 +327,9 @@ def reports_of(s: Site) -> dict[str, Path]:
 
 def cores_of(s: Site) -> Sequence[str]:
     """Keep a core of each C++ test that died; the commands that open them."""
-    from slipway import debugging  # which needs this module, and only a failure needs
+    from slipway import cores  # which needs this module, and only a failure needs
 
-    return debugging.keep_cores(s)
+    return cores.keep_cores(s)
 
 
 def judge(s: Site, what: str, result: Tested, status: int, *, fix: Sequence[str] = ()) -> None:

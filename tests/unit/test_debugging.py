@@ -16,12 +16,13 @@ import pytest
 from invoke.exceptions import Exit
 from msgspec.structs import replace
 
-from slipway import builds, debugging, engine, testing
+from slipway import builds, cores, debugging, engine, gdb, targets, testing
 from slipway.builds import Site
-from slipway.debugging import Program, Wish
+from slipway.debugging import Wish
 from slipway.engine import Caller, Job, run_arguments
 from slipway.errors import BAD_DATA, NO_INPUT, TEMPORARY, USAGE, SlipwayError
 from slipway.processes import Heard
+from slipway.targets import Program
 from tests.unit.fakes import make_site
 
 # -- command lines
@@ -34,40 +35,40 @@ def commands(argv: Sequence[str], option: str = "-iex") -> list[str]:
 def test_the_address_space_stays_random_since_seccomp_lets_nobody_change_that(
     tmp_path: Path,
 ) -> None:
-    assert "set disable-randomization off" in commands(debugging.gdb(make_site(tmp_path)))
+    assert "set disable-randomization off" in commands(gdb.gdb(make_site(tmp_path)))
 
 
 def test_a_breakpoint_in_a_library_that_is_not_loaded_yet_is_kept(tmp_path: Path) -> None:
-    assert "set breakpoint pending on" in commands(debugging.gdb(make_site(tmp_path)))
+    assert "set breakpoint pending on" in commands(gdb.gdb(make_site(tmp_path)))
 
 
 def test_paths_in_a_release_build_are_put_back_the_longest_first(tmp_path: Path) -> None:
     site = make_site(tmp_path)
-    assert debugging.substitutions(site) == [
+    assert gdb.substitutions(site) == [
         f"set substitute-path /usr/src/oar/build {site.build}",
         f"set substitute-path /usr/src/oar {site.tree.source}",
     ]
-    assert set(debugging.substitutions(site)) <= set(commands(debugging.gdb(site)))
+    assert set(gdb.substitutions(site)) <= set(commands(gdb.gdb(site)))
 
 
 def test_they_are_those_that_the_compiler_was_told(tmp_path: Path) -> None:
     site = make_site(tmp_path)
     flags = builds.compiler_environment(site)["CXXFLAGS"]
-    for line in debugging.substitutions(site):
+    for line in gdb.substitutions(site):
         name, path = line.split()[2:]
         assert f"-ffile-prefix-map={path}={name}" in flags
 
 
 def test_a_debug_build_has_its_own_paths(tmp_path: Path) -> None:
-    assert debugging.substitutions(replace(make_site(tmp_path), build_type="debug")) == []
+    assert gdb.substitutions(replace(make_site(tmp_path), build_type="debug")) == []
 
 
 def test_a_path_with_blanks_and_quotes_is_one_word_of_gdb_s() -> None:
-    assert debugging.quoted("/a b/c'd\"e\\f") == "/a\\ b/c\\'d\\\"e\\\\f"
+    assert gdb.quoted("/a b/c'd\"e\\f") == "/a\\ b/c\\'d\\\"e\\\\f"
 
 
 def test_a_test_that_died_runs_again_and_leaves_a_core(tmp_path: Path) -> None:
-    argv = debugging.again(make_site(tmp_path), "/out/a b.core", Program(("/t", "--x")))
+    argv = gdb.again(make_site(tmp_path), "/out/a b.core", ("/t", "--x"))
     assert argv[0] == "timeout"
     assert commands(argv, "-ex") == ["run", "backtrace 40", "generate-core-file /out/a b.core"]
     assert argv[-3:] == ["--args", "/t", "--x"]
@@ -99,7 +100,7 @@ def elf(kind: int, *segments: int) -> bytes:
     ],
 )
 def test_a_program_is_told_from_a_library(head: bytes, is_one: bool) -> None:
-    assert debugging.is_program(head) == is_one
+    assert targets.is_program(head) == is_one
 
 
 def executable(path: Path, content: bytes = elf(3, 3)) -> Path:
@@ -117,13 +118,13 @@ def test_programs_are_found_by_what_they_are(tmp_path: Path) -> None:
     executable(build / "script", b"#!/bin/sh\n")
     executable(build / "off").chmod(0o644)
     (build / "link").symlink_to("tests/oar_tests")
-    assert debugging.programs({build: "/inside"}) == {"tests/oar_tests": "/inside/tests/oar_tests"}
+    assert targets.programs({build: "/inside"}) == {"tests/oar_tests": "/inside/tests/oar_tests"}
 
 
 def test_where_a_copy_is_built_programs_are_in_it_by_the_source_s_path(tmp_path: Path) -> None:
     site = make_site(tmp_path, build={"system": "make"})
     executable(site.copy / "bin" / "tool")
-    found = debugging.programs(debugging.directories(site))
+    found = targets.programs(targets.directories(site))
     assert found == {"bin/tool": f"{site.tree.source}/bin/tool"}
 
 
@@ -132,19 +133,19 @@ KNOWN = {"tests/cpp/oar_tests": "/b/tests/cpp/oar_tests", "a/x": "/b/a/x", "b/x"
 
 def test_a_program_is_named_by_its_path_or_by_the_end_of_it() -> None:
     for name in ("oar_tests", "cpp/oar_tests", "tests/cpp/oar_tests"):
-        assert debugging.among(name, KNOWN) == "/b/tests/cpp/oar_tests"
-    assert debugging.among("tests", KNOWN) == ""
+        assert targets.among(name, KNOWN) == "/b/tests/cpp/oar_tests"
+    assert targets.among("tests", KNOWN) == ""
 
 
 def test_a_name_that_two_programs_have_is_refused() -> None:
     with pytest.raises(SlipwayError, match="several programs are called 'x'") as caught:
-        debugging.among("x", KNOWN)
+        targets.among("x", KNOWN)
     assert caught.value.cause == "a/x\nb/x"
     assert caught.value.code == USAGE
 
 
 def test_an_unknown_name_gets_the_nearest_and_all_programs() -> None:
-    error = debugging.unknown("oar_test", KNOWN, {"Linear.Forward": Program(())})
+    error = targets.unknown("oar_test", KNOWN, {"Linear.Forward": Program(())})
     assert "did you mean 'oar_tests'?" in error.cause
     assert "programs that were built: oar_tests, x, x" in error.cause
     assert "1 tests of CTest's" in error.cause
@@ -153,7 +154,7 @@ def test_an_unknown_name_gets_the_nearest_and_all_programs() -> None:
 
 
 def test_the_nearest_may_be_a_test() -> None:
-    error = debugging.unknown("Linear.Forwards", {}, {"Linear.Forward": Program(())})
+    error = targets.unknown("Linear.Forwards", {}, {"Linear.Forward": Program(())})
     assert error.fix[0] == "invoke debug --target Linear.Forward"
     assert "programs that were built: none" in error.cause
 
@@ -175,7 +176,7 @@ LISTING: dict[str, Any] = {
 
 
 def test_a_test_is_run_as_ctest_does() -> None:
-    assert debugging.tests(LISTING) == {
+    assert targets.tests(LISTING) == {
         "Linear.Forward": Program(
             ("/b/oar_tests", "--gtest_filter=Linear.Forward"), "/b", {"A": "1", "B": "x=y"}
         ),
@@ -220,14 +221,14 @@ def recorded(tmp_path: Path, **parts: Any) -> tuple[Site, Recorder]:
 def test_a_target_is_a_program_and_its_arguments(tmp_path: Path) -> None:
     site, place = recorded(tmp_path)
     executable(site.build / "oar_tests")
-    found = debugging.find_program(site, "oar_tests", ["a b"])
+    found = targets.find_program(site, "oar_tests", ["a b"])
     assert found == Program((f"{site.build}/oar_tests", "a b"))
     assert place.jobs == []  # CTest is not asked
 
 
 def test_a_target_may_be_a_test_of_ctest_s(tmp_path: Path) -> None:
     site, _ = recorded(tmp_path)
-    found = debugging.find_program(site, "Linear.Forward", ["--x"])
+    found = targets.find_program(site, "Linear.Forward", ["--x"])
     assert found.command == ("/b/oar_tests", "--gtest_filter=Linear.Forward", "--x")
 
 
@@ -235,7 +236,7 @@ def test_a_target_that_is_neither_is_refused(tmp_path: Path) -> None:
     site, _ = recorded(tmp_path)
     executable(site.build / "oar_tests")
     with pytest.raises(SlipwayError, match="nothing to debug is called 'Linear'"):
-        debugging.find_program(site, "Linear", [])
+        targets.find_program(site, "Linear", [])
 
 
 def test_a_python_script_imports_what_was_built(
@@ -245,11 +246,11 @@ def test_a_python_script_imports_what_was_built(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "x.py").touch()
     (site.tree.source / "y.py").touch()
-    mine = debugging.find_program(site, "x.py", ["--epochs", "3"])
+    mine = targets.find_program(site, "x.py", ["--epochs", "3"])
     assert mine.command == ("python3", f"{tmp_path}/x.py", "--epochs", "3")
     assert mine.env["PYTHONPATH"] == f"{site.build}/python"
     assert [(m.source, m.readonly) for m in mine.mounts] == [(tmp_path, True)]
-    theirs = debugging.find_program(site, "y.py", [])
+    theirs = targets.find_program(site, "y.py", [])
     assert theirs.command == ("python3", f"{site.tree.source}/y.py")
     assert theirs.mounts == ()
 
@@ -257,7 +258,7 @@ def test_a_python_script_imports_what_was_built(
 def test_a_path_with_a_colon_is_mounted_where_pythonpath_can_say_it(tmp_path: Path) -> None:
     site, _ = recorded(tmp_path / "a:b", test={"pythonpath": ["python"]})
     (site.tree.source / "y.py").touch()
-    found = debugging.find_program(site, "y.py", [])
+    found = targets.find_program(site, "y.py", [])
     assert found.env["PYTHONPATH"] == "/run/slipway/python/0"
     assert [(m.source, m.target) for m in found.mounts] == [
         (site.build / "python", "/run/slipway/python/0")
@@ -268,7 +269,7 @@ def test_a_script_that_is_not_there_gets_the_nearest(tmp_path: Path) -> None:
     site, _ = recorded(tmp_path)
     (site.tree.source / "train.py").touch()
     with pytest.raises(SlipwayError, match=r"no script traim\.py") as caught:
-        debugging.find_program(site, "traim.py", [])
+        targets.find_program(site, "traim.py", [])
     assert caught.value.cause == "did you mean train.py?"
     assert caught.value.code == NO_INPUT
 
@@ -466,7 +467,7 @@ def test_a_core_is_of_the_file_that_was_mapped_where_the_program_begins(
 ) -> None:
     file = tmp_path / "x.core"
     file.write_bytes(content)
-    assert debugging.executable_of(file) == program
+    assert cores.executable_of(file) == program
 
 
 @pytest.mark.parametrize("content", [b"", b"no core at all", core(kind=3), core(auxiliary(1))[:90]])
@@ -474,15 +475,15 @@ def test_another_file_is_no_core(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "x.core"
     file.write_bytes(content)
     with pytest.raises(SlipwayError, match="is no core of a program") as caught:
-        debugging.executable_of(file)
+        cores.executable_of(file)
     assert caught.value.code == BAD_DATA
 
 
 def test_a_program_in_a_checkout_that_was_moved_inside_is_found_on_this_machine() -> None:
     inside, moved = "/src/slipway/out/oar/cpu/build/t", Path("/usr/checkout")
-    assert debugging.on_host(inside, moved) == "/usr/checkout/out/oar/cpu/build/t"
+    assert cores.on_host(inside, moved) == "/usr/checkout/out/oar/cpu/build/t"
     for root in (moved, Path("/home/me")):
-        assert debugging.on_host("/home/me/out/t", root) == "/home/me/out/t"
+        assert cores.on_host("/home/me/out/t", root) == "/home/me/out/t"
 
 
 @pytest.mark.parametrize(
@@ -499,7 +500,7 @@ def test_a_program_in_a_checkout_that_was_moved_inside_is_found_on_this_machine(
 def test_a_program_s_path_says_what_it_was_built_as(
     program: str, home: tuple[str, str, str]
 ) -> None:
-    assert debugging.home_of(program, Path("/o")) == home
+    assert cores.home_of(program, Path("/o")) == home
 
 
 def test_a_core_without_its_program_is_refused(tmp_path: Path) -> None:
@@ -507,17 +508,17 @@ def test_a_core_without_its_program_is_refused(tmp_path: Path) -> None:
     file = site.out / "x.core"
     file.touch()
     with pytest.raises(SlipwayError, match=f"is not there: {site.build}/t") as caught:
-        debugging.check_core(site, file, f"{site.build}/t")
+        cores.check_core(site, file, f"{site.build}/t")
     assert caught.value.code == NO_INPUT
     assert caught.value.fix[0].startswith("invoke build --variant cpu")
     with pytest.raises(SlipwayError, match="does not say which program") as caught:
-        debugging.check_core(site, file, "")
+        cores.check_core(site, file, "")
     assert "--target NAME" in caught.value.fix[0]
 
 
 def test_a_program_of_the_image_s_is_taken_to_be_there(tmp_path: Path) -> None:
     site, _ = recorded(tmp_path)
-    debugging.check_core(site, site.out / "x.core", "/usr/bin/python3.99")
+    cores.check_core(site, site.out / "x.core", "/usr/bin/python3.99")
 
 
 def test_a_program_that_was_made_again_is_said_to_be(
@@ -527,10 +528,10 @@ def test_a_program_that_was_made_again_is_said_to_be(
     program, file = executable(site.build / "t"), site.out / "x.core"
     file.touch()
     os.utime(program, (1, 1))
-    debugging.check_core(site, file, str(program))
+    cores.check_core(site, file, str(program))
     assert capsys.readouterr().out == ""
     os.utime(file, (0, 0))
-    debugging.check_core(site, file, str(program))
+    cores.check_core(site, file, str(program))
     assert "was made again after this core" in capsys.readouterr().out
 
 
@@ -587,13 +588,13 @@ Errors while running CTest
 
 def test_tests_that_died_by_a_signal_are_told_from_those_that_failed() -> None:
     died = ["dies, by signal", "aborts", "old", "Emulated.Linear (x)", "fpe"]
-    assert debugging.crashed(LOG) == died
-    assert debugging.crashed("100% tests passed, 0 tests failed out of 9\n") == []
+    assert cores.crashed(LOG) == died
+    assert cores.crashed("100% tests passed, 0 tests failed out of 9\n") == []
 
 
 def test_a_core_is_named_by_its_test() -> None:
-    assert debugging.core_name("dies, by signal") == "dies-by-signal.core"
-    assert debugging.core_name("A/Linear.Forward/3") == "A-Linear.Forward-3.core"
+    assert cores.core_name("dies, by signal") == "dies-by-signal.core"
+    assert cores.core_name("A/Linear.Forward/3") == "A-Linear.Forward-3.core"
 
 
 def log(site: Site, *names: str) -> None:
@@ -606,12 +607,12 @@ def test_the_command_names_a_tree_that_is_not_the_usual_one(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     site = make_site(tmp_path)
-    assert debugging.naming(site) == []
+    assert cores.naming(site) == []
     source = tmp_path / "else where"
     elsewhere = replace(site, tree=replace(site.tree, source=source))
-    assert debugging.naming(elsewhere) == ["--source", "else where"]
+    assert cores.naming(elsewhere) == ["--source", "else where"]
     other = replace(site, tree=replace(site.tree, file=source / "project.yaml", source=source))
-    assert debugging.naming(other) == ["--project", "else where/project.yaml"]
+    assert cores.naming(other) == ["--project", "else where/project.yaml"]
 
 
 def test_a_test_that_died_is_run_again_with_its_environment_and_its_core_is_kept(
@@ -623,9 +624,7 @@ def test_a_test_that_died_is_run_again_with_its_environment_and_its_core_is_kept
     log(site, "Linear.Forward", "plain")
     (site.out / "cores").mkdir()
     (site.out / "cores" / "before.core").touch()
-    assert debugging.keep_cores(site) == [
-        "invoke debug --core out/oar/cpu/cores/Linear.Forward.core"
-    ]
+    assert cores.keep_cores(site) == ["invoke debug --core out/oar/cpu/cores/Linear.Forward.core"]
     assert [f.name for f in (site.out / "cores").iterdir()] == ["Linear.Forward.core"]
     job = place.jobs[1]
     assert job.capabilities == ("SYS_PTRACE",)
@@ -639,7 +638,7 @@ def test_of_many_that_died_three_are_run_again(
 ) -> None:
     site, place = recorded(tmp_path)
     log(site, *["plain", "Linear.Forward", "x", "y", "z"])
-    debugging.keep_cores(site)
+    cores.keep_cores(site)
     assert sum(job.command[0] == "timeout" for job in place.jobs) == 2  # CTest knows no x
     assert "2 more have died" in capsys.readouterr().out
 
@@ -654,17 +653,17 @@ def test_a_machine_without_gdb_is_told_so_where_jobs_run_in_place(
         debugging.start(site, ["gdb"], Program(("/t",)))
     assert caught.value.fix == ("sudo apt-get install gdb",)
     log(site, "plain")
-    assert debugging.keep_cores(site) == ["sudo apt-get install gdb"]
+    assert cores.keep_cores(site) == ["sudo apt-get install gdb"]
     assert "1 tests have died; no gdb on this machine" in capsys.readouterr().out
     executable(tmp_path / "gdb")
-    assert debugging.lacks(site, "gdb") is None
+    assert gdb.lacks(site, "gdb") is None
 
 
 def test_where_no_test_died_nothing_is_run_again(tmp_path: Path) -> None:
     site, place = recorded(tmp_path)
-    assert debugging.keep_cores(site) == []
+    assert cores.keep_cores(site) == []
     (site.reports / "ctest.log").write_text("\t  1 - plain (Failed)\n")
-    assert debugging.keep_cores(site) == []
+    assert cores.keep_cores(site) == []
     assert place.jobs == []
 
 
@@ -680,7 +679,7 @@ def test_the_error_of_the_tests_ends_with_how_to_open_the_core(
         )
         return ["invoke debug --core x.core"]
 
-    monkeypatch.setattr(debugging, "keep_cores", died)
+    monkeypatch.setattr(cores, "keep_cores", died)
     (site.reports / "ctest.xml").touch()
     run = place.run
 
