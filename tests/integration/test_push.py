@@ -167,7 +167,8 @@ def images_in(name: str, *, auth: tuple[str, str] | None = None) -> dict[str, st
     """All that a registry has: alias to the id of the image."""
     found = {}
     for repository in ask(name, "_catalog", auth=auth).json()["repositories"]:
-        for tag in ask(name, f"{repository}/tags/list", auth=auth).json()["tags"] or ():
+        # An upload that failed leaves a repository without a tag.
+        for tag in ask(name, f"{repository}/tags/list", auth=auth).json().get("tags") or ():
             body = ask(name, f"{repository}/manifests/{tag}", auth=auth).json()
             found[f"{repository}:{tag}"] = body["config"]["digest"]
     return found
