@@ -430,6 +430,38 @@ def read(
     reading.read(workshop, project, work, no_open=no_open, lan=lan, stop_it=stop)
 
 
+@task(
+    TREE,
+    {
+        "tag": "git tag of a release in dist/ (default: what was made of the current version)",
+        "dev": "the development image, by the hash of what it is made of, instead",
+        "username": "of the registry (default: as `login` has kept it)",
+        "password-stdin": "read the password from standard input",
+    },
+    YES,
+)
+def push(
+    workshop: Workshop,
+    tag: str = "",
+    project: str = "",
+    source: str = "",
+    dev: bool = False,
+    username: str = "",
+    password_stdin: bool = False,
+    yes: bool = False,
+) -> None:
+    """Send images to the registry and its mirrors, and compare."""
+    from slipway import push as subject
+
+    subject.push(
+        *(workshop, project, source, tag),
+        dev=dev,
+        user=username,
+        password_stdin=password_stdin,
+        yes=yes,
+    )
+
+
 @task()
 def ps(workshop: Workshop) -> None:
     """Show what is ours: containers, images, disk."""
@@ -528,7 +560,7 @@ def all_(
 
 namespace = Collection(
     *(setup, doctor, init, dev, build, test, debug, lint, deb, wheel, prod, audit, run),
-    *(book, docs, read, shell, ssh, ps, stop, clean, release),
+    *(book, docs, read, release, push, shell, ssh, ps, stop, clean),
 )
 if (ROOT / "benchmarks").is_dir():  # not where a library has adopted Slipway
     namespace.add_task(bench)

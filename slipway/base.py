@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,10 +55,26 @@ def places(workshop: Workshop, reference: str) -> list[str]:
     return [reference, *([f"{mirror.rstrip('/')}/{official(reference)}"] if mirror else [])]
 
 
+def registries(workshop: Workshop) -> list[str]:
+    """Where our own images are: the registry of the settings, then each of its mirrors, once."""
+    named = [workshop.settings.registry, *workshop.settings.registry_mirrors]
+    return list(dict.fromkeys(name.rstrip("/") for name in named if name))
+
+
+def our_places(workshop: Workshop, alias: str) -> list[str]:
+    """What an image of ours is pulled as, from the registry of the settings and its mirrors."""
+    return [f"{registry}/{alias}" for registry in registries(workshop)]
+
+
+def base_places(workshop: Workshop) -> list[str]:
+    """What the base is pulled as; last, as ``push --dev`` has put one that was made somewhere."""
+    reference = workshop.settings.base
+    return [*places(workshop, reference), *our_places(workshop, bootstrapped_tag(reference))]
+
+
 def candidates(workshop: Workshop) -> list[str]:
     """Tags under which the base may be found on this machine, best first."""
-    reference = workshop.settings.base
-    return [*places(workshop, reference), bootstrapped_tag(reference)]
+    return [*base_places(workshop), bootstrapped_tag(workshop.settings.base)]
 
 
 def official(reference: str) -> str:
@@ -87,7 +104,7 @@ def ensure_base(workshop: Workshop) -> Base:
     if here:
         return here
     reference = workshop.settings.base
-    source, tried = pulled(workshop, reference)
+    source, tried = pulled(workshop, base_places(workshop))
     if source:
         return Base(source, "") if workshop.dry else _inspected(source)
     suite = suite_of(reference)
@@ -100,16 +117,28 @@ def ensure_base(workshop: Workshop) -> Base:
     return bootstrap(workshop, suite, tried)
 
 
-def pulled(workshop: Workshop, reference: str) -> tuple[str, list[str]]:
-    """The name under which an image was pulled, empty when nobody has it; and what was tried."""
+def pulled(workshop: Workshop, sources: Sequence[str]) -> tuple[str, list[str]]:
+    """The name under which an image was pulled, empty when nobody has it; and what was tried.
+
+    :param sources: what it is called by whoever may have it, asked in turn.
+    """
     tried: list[str] = []
-    for source in places(workshop, reference):
+    for source in sources:
         why = pull(source, workshop.settings.pull_wait_s, dry=workshop.dry)
         if not why:
             return source, tried
         tried.append(f"pull {source}: {why}")
         console.say(f"no {source} from its registry: {why}")
     return "", tried
+
+
+def found_or_pulled(workshop: Workshop, sources: Sequence[str]) -> tuple[str, list[str]]:
+    """The same for an image that may be here already, by one of its names."""
+    here = inspect_images(*sources)
+    for source in sources:
+        if source in here:
+            return source, []
+    return pulled(workshop, sources)
 
 
 def _inspected(reference: str) -> Base:

@@ -465,11 +465,67 @@ def ensure_dev_on(workshop: Workshop, value: Base) -> str:
     recipe = dev_recipe(workshop, value)
     if recipe.tag in inspect_images(recipe.tag):
         return recipe.tag
+    if pull_by_hash(workshop, recipe):
+        return recipe.tag
     console.say("making the dev image (once; about 2 minutes, most of it fetching and unpacking)")
     build_image(workshop, recipe)
     if not workshop.dry:
         check_budget(workshop, recipe.tag, workshop.settings.budgets.dev_mb, "budgets.dev_mb")
     return recipe.tag
+
+
+def pull_by_hash(workshop: Workshop, recipe: Recipe) -> bool:
+    """Whether an image was pulled, from the registry of the settings or one of its mirrors.
+
+    Whoever has it is asked for its manifest first, so that one that lacks it costs milliseconds.
+    """
+    if not base.registries(workshop):
+        return False
+    from slipway import registry  # 60 ms that only this pays
+
+    with registry.clients(workshop, registry.targets(workshop)) as clients:
+        for client in clients:
+            source = client.target.name(recipe.tag)
+            try:
+                why = "" if client.digest(recipe.tag) else "it is not there"
+            except processes.Interrupted:
+                raise
+            except SlipwayError as error:
+                why = error.what
+            why = why or base.pull(source, workshop.settings.pull_wait_s, dry=workshop.dry)
+            why = why or ("" if workshop.dry else adopt(workshop, recipe, source))
+            if not why:
+                return True
+            console.say(f"no {source}: {why}")
+    return False
+
+
+def adopt(workshop: Workshop, recipe: Recipe, source: str) -> str:
+    """Make a pulled image the one of ``recipe``; the reason when it is another, which then goes.
+
+    It gets this checkout's label, so that ``clean`` finds it; its layers stay the same ones.
+
+    :param source: what it was pulled as, a name that is gone afterwards.
+    """
+    labels = (inspect_images(source)[source]["Config"] or {}).get("Labels") or {}
+    wanted = {KIND: recipe.kind, KEY: recipe.key}
+    found = {key: labels.get(key, "none") for key in wanted}
+    if found != wanted:
+        remove(source)
+        said = ", ".join(f"{key}={value}" for key, value in found.items())
+        return f"refused: its labels say {said}, so it is not what its name says"
+    import tempfile
+
+    command, variables = build_client()
+    with tempfile.TemporaryFile() as dockerfile:
+        dockerfile.write(f"FROM {source}\n".encode())
+        dockerfile.seek(0)
+        label = f"{LABEL}={workshop.checkout}"
+        argv = [*command, "--quiet", "--label", label, "--tag", recipe.tag, "-"]
+        console.show_command(argv, variables)
+        status = processes.call(argv, env=variables, stdin=dockerfile)
+    remove(source)
+    return f"it could not be named {recipe.tag}: status {status}" if status else ""
 
 
 def dev(workshop: Workshop, *, also: str = "") -> None:

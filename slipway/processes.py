@@ -288,18 +288,21 @@ def look(
     env: Mapping[str, str] | None = None,
     cwd: Path | None = None,
     timeout: float = 60,
+    typed: str = "",
 ) -> subprocess.CompletedProcess[str]:
     """Run a look-up that changes nothing, and return its output; ``--dry`` runs these too.
 
     A program that is not there or does not answer within ``timeout`` seconds counts as failed,
     with status 127 or 124 and a sentence on standard error.
+
+    :param typed: its standard input.
     """
     try:
         return subprocess.run(
             list(argv),
             env={**os.environ, **env} if env else None,
             cwd=cwd,
-            stdin=subprocess.DEVNULL,
+            input=typed,
             capture_output=True,
             text=True,
             errors="replace",

@@ -177,12 +177,16 @@ def about(workshop: Workshop, tag: str) -> int:
     return 0 if workshop.dry else processes.call(argv)
 
 
+def receipt_of(workshop: Workshop, name: str, variant: str) -> Path:
+    """What says which production image of project ``name`` was made last."""
+    return workshop.out / name / variant / "receipts" / "prod.json"
+
+
 def made_images(workshop: Workshop, tree: Tree) -> dict[str, str]:
     """Variant to tag of the production images of this project that this checkout made last."""
     tags = {}
     for variant in tree.variants:
-        receipt = workshop.out / tree.project.name / variant / "receipts" / "prod.json"
-        facts = receipts.facts(receipt)
+        facts = receipts.facts(receipt_of(workshop, tree.project.name, variant))
         if facts:
             tags[variant] = str(facts["tag"])
     here = engine.inspect_images(*tags.values()) if tags else {}
@@ -210,6 +214,25 @@ def candidates(tree: Tree, wanted: str, mode: str, made: Mapping[str, str]) -> l
     return able
 
 
+def fetched(workshop: Workshop, tree: Tree, wanted: str, mode: str) -> dict[str, str]:
+    """Variant to name of a production image that somebody has pushed; none where nobody has.
+
+    Where ``--variant`` says nothing it is the best one for this machine's CPU, of those without
+    CUDA unless ``--gpu on`` wants it.
+    """
+    if not base.registries(workshop):
+        return {}
+    rows = tree.variants
+    variant = wanted
+    if not wanted:
+        able = [name for name, row in rows.items() if bool(row.cuda) == (mode == "on")]
+        variant, _ = best_for_host(rows, able or list(rows), has_gpu=mode == "on")
+    alias = alias_of(tree, variant)
+    _tell(f"{alias} was not made here: looking for it in the registry")
+    source, _ = base.found_or_pulled(workshop, base.our_places(workshop, alias))
+    return {variant: source} if source else {}
+
+
 def choose_image(
     workshop: Workshop, tree: Tree, wanted: str, mode: str
 ) -> tuple[str, str, gpu.Answer]:
@@ -220,6 +243,8 @@ def choose_image(
     place = engine.Docker(workshop)
     gpu.demand(workshop, mode, place)
     made, rows = made_images(workshop, tree), tree.variants
+    if not made or (wanted and wanted not in made):
+        made |= fetched(workshop, tree, wanted, mode)
     able = candidates(tree, wanted, mode, made)
     with_cuda = [name for name in able if rows[name].cuda]
     asked = rows[(with_cuda or able)[0]]

@@ -210,12 +210,9 @@ def choose_image(workshop: Workshop, project: str, name: str) -> str:
     if tag and tag in engine.inspect_images(tag):
         return tag
     alias = alias_of(resolve(workshop, project))
-    known = base.places(workshop, alias)
-    here = engine.inspect_images(*known)
-    for reference in known:
-        if reference in here:
-            return reference
-    source, tried = base.pulled(workshop, alias)
+    source, tried = base.found_or_pulled(
+        workshop, [*base.our_places(workshop, alias), *base.places(workshop, alias)]
+    )
     if source:
         return source
     raise SlipwayError(

@@ -81,6 +81,10 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """What ``all`` makes; the other tasks take the first."""
     variants: dict[str, Variant] = msgspec.field(default_factory=lambda: dict(TABLE))
     mirrors: Mirrors = Mirrors()
+    registry: str = ""
+    """HOST[:PORT][/PATH] of our own images: pushed to, and pulled from; empty: none."""
+    registry_mirrors: tuple[str, ...] = ()
+    """More such places, for the same images: pushed to as well, pulled from in turn."""
     ca_bundle: str = ""
     """PEM file for HTTPS in builds; empty: the environment's, else the host's own store."""
     cache_dir: str = ""
@@ -101,6 +105,11 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     budgets: Budgets = Budgets()
 
 
+# A first word with neither dot nor port is a user of Docker Hub to docker, and no host.
+REGISTRY = re.compile(
+    r"(localhost|[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+|[A-Za-z0-9.-]+(?=:))(:\d{1,5})?"
+    r"(/[a-z0-9]+([._-]+[a-z0-9]+)*)*/?"
+)
 MEND = "mend it; README.md and invoke.yaml list the settings"
 DEFAULTS: dict[str, Any] = msgspec.to_builtins(Settings())
 
@@ -310,6 +319,28 @@ class Workshop(Record, frozen=True):
         return next((Path(p) for p in [*named, *stores] if p and Path(p).is_file()), None)
 
 
+def check_registries(settings: Settings) -> None:
+    """Refuse what docker would not take for the name of a registry."""
+    rows = [("registry", settings.registry)] if settings.registry else []
+    rows += [("registry_mirrors", name) for name in settings.registry_mirrors]
+    for key, name in rows:
+        if not REGISTRY.fullmatch(name):
+            raise SlipwayError(
+                f"{key}: '{name}' is no registry",
+                cause="expected HOST[:PORT][/PATH], such as registry.example.org/team: without "
+                "https://, with a dot or a port in its host, with small letters in its path",
+                fix=[f"mend {key} in invoke.yaml"],
+                code=BAD_CONFIG,
+            )
+        if settings.registry_mirrors and not settings.registry:
+            raise SlipwayError(
+                "registry_mirrors is set, and registry is not",
+                cause="mirrors hold the images of a registry",
+                fix=["set registry in invoke.yaml too"],
+                code=BAD_CONFIG,
+            )
+
+
 def plain(value: Any) -> Any:
     """invoke's nested proxies as ordinary dictionaries and lists."""
     if hasattr(value, "items"):
@@ -322,4 +353,5 @@ def load(config: Config) -> Workshop:
     merged = {key: plain(config[key]) for key in Settings.__struct_fields__}
     settings = convert(merged, Settings, "invoke.yaml, INVOKE_* or -f FILE", fix=MEND)
     check_variants(settings.variants)
+    check_registries(settings)
     return Workshop(root=ROOT, settings=settings, dry=bool(config.run.dry))

@@ -141,7 +141,7 @@ def ensure_bootstrap(workshop: Workshop, *, yes: bool) -> None:
         return
     if base.found(workshop, engine.inspect_images(*base.candidates(workshop))):
         return
-    for source in base.candidates(workshop)[:-1]:
+    for source in base.base_places(workshop):
         if not base.pull(source, workshop.settings.pull_wait_s, dry=workshop.dry):
             return
     if not doctor.is_debian():

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
-import shutil
 import subprocess
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,8 +18,8 @@ from tests.integration.workbench import (
     listening,
     refused,
     rows_of,
+    serving,
     succeed,
-    wait_for,
 )
 
 
@@ -82,40 +79,10 @@ def test_a_registry_to_which_there_is_no_way_is_given_up(scratch: Checkout) -> N
 
 
 @pytest.fixture
-def registry(area: Path, tmp_path: Path) -> Iterator[str]:
-    """A registry on this machine's loopback: the reference one, from Debian's package, unpacked."""
-    program = shutil.which("docker-registry") or str(tmp_path / "usr" / "bin" / "docker-registry")
-    if not Path(program).is_file():
-        subprocess.run(["apt-get", "update"], check=True, capture_output=True)
-        fetch = ["apt-get", "-o", "APT::Sandbox::User=root", "download", "docker-registry"]
-        subprocess.run(fetch, check=True, capture_output=True, cwd=tmp_path)
-        (package,) = tmp_path.glob("docker-registry_*.deb")
-        subprocess.run(["dpkg-deb", "--extract", str(package), str(tmp_path)], check=True)
-    with listening("127.0.0.1") as free:
-        port = free.getsockname()[1]
-    (tmp_path / "config.yml").write_text(
-        "version: 0.1\n"
-        f"storage: {{filesystem: {{rootdirectory: {tmp_path}/storage}}}}\n"
-        f"http: {{addr: '127.0.0.1:{port}'}}\n"
-    )
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-
-    def answers() -> bool:
-        with (
-            contextlib.suppress(OSError),
-            direct.open(f"http://127.0.0.1:{port}/v2/", timeout=5) as answer,
-        ):
-            return bool(answer.status == 200)
-        return False
-
-    log = (tmp_path / "log").open("wb")
-    serve = [program, "serve", str(tmp_path / "config.yml")]
-    with log, subprocess.Popen(serve, stdout=log, stderr=log) as process:
-        try:
-            wait_for(answers, "the registry answers")
-            yield f"127.0.0.1:{port}"
-        finally:
-            process.terminate()
+def registry(tmp_path: Path) -> Iterator[str]:
+    """A registry on this machine's loopback."""
+    with serving(tmp_path / "storage") as made:
+        yield made.name
 
 
 def base_of(client: Any) -> Any:

@@ -13,6 +13,8 @@ import subprocess
 import sys
 import textwrap
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -337,6 +339,80 @@ def listening(address: str = "") -> Iterator[socket.socket]:
     with socket.create_server((address, 0)) as server:
         server.settimeout(PATIENCE_S)
         yield server
+
+
+@dataclass(frozen=True)
+class Registry:
+    """The reference registry, a process of this machine that listens on loopback."""
+
+    name: str
+    """HOST:PORT."""
+    log: Path
+    pid: int
+
+    def asked(self, method: str, pattern: str) -> list[str]:
+        """What it was asked for, by its access log: the paths of a method that match."""
+        text = self.log.read_text(errors="replace")
+        paths = re.findall(rf'^127\.\S+ .*"{method} (\S+) HTTP', text, re.MULTILINE)
+        return [path for path in paths if re.search(pattern, path)]
+
+
+def registry_program(directory: Path) -> str:
+    """Debian's docker-registry, installed or unpacked into a directory."""
+    program = shutil.which("docker-registry") or str(directory / "usr" / "bin" / "docker-registry")
+    if not Path(program).is_file():
+        subprocess.run(["apt-get", "update"], check=True, capture_output=True)
+        fetch = ["apt-get", "-o", "APT::Sandbox::User=root", "download", "docker-registry"]
+        subprocess.run(fetch, check=True, capture_output=True, cwd=directory)
+        (package,) = directory.glob("docker-registry_*.deb")
+        subprocess.run(["dpkg-deb", "--extract", str(package), str(directory)], check=True)
+    return program
+
+
+@contextlib.contextmanager
+def serving(
+    directory: Path, *, port: int = 0, user: str = "", password: str = ""
+) -> Iterator[Registry]:
+    """A registry that keeps what it gets in a directory, which may be a file system of its own.
+
+    :param port: a free one where it is 0.
+    :param user: who alone may use it, with the password.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    if not port:
+        with listening("127.0.0.1") as free:
+            port = free.getsockname()[1]
+    config = directory.with_suffix(".yml")
+    lines = [
+        "version: 0.1",
+        f"storage: {{filesystem: {{rootdirectory: '{directory}'}}}}",
+        f"http: {{addr: '127.0.0.1:{port}'}}",
+    ]
+    if user:
+        file = directory.with_suffix(".htpasswd")
+        make = ["htpasswd", "-c", "-i", "-B", "-C", "5", str(file), user]
+        subprocess.run(make, check=True, input=password, text=True, capture_output=True)
+        lines.append(f"auth: {{htpasswd: {{realm: test, path: '{file}'}}}}")
+    config.write_text("\n".join(lines) + "\n")
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+    def answers() -> bool:
+        try:
+            with direct.open(f"http://127.0.0.1:{port}/v2/", timeout=5):
+                return True
+        except urllib.error.HTTPError as refusal:
+            return refusal.code == 401
+        except OSError:
+            return False
+
+    log = directory.with_suffix(".log")
+    serve = [registry_program(directory.parent), "serve", str(config)]
+    with log.open("ab") as stream, subprocess.Popen(serve, stdout=stream, stderr=stream) as process:
+        try:
+            wait_for(answers, "the registry answers")
+            yield Registry(f"127.0.0.1:{port}", log, process.pid)
+        finally:
+            process.terminate()
 
 
 def bridge_address(client: Any, image: str) -> str:

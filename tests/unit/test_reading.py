@@ -291,9 +291,12 @@ def test_the_image_made_here_comes_first_then_one_of_the_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, here: list[str], expected: str
 ) -> None:
     receipt(tmp_path, "slipway-c-oar-book:1")
-    monkeypatch.setattr(
-        engine, "inspect_images", lambda *tags: {tag: {"Id": tag} for tag in tags if tag in here}
-    )
+    for module in (engine, base):
+        monkeypatch.setattr(
+            module,
+            "inspect_images",
+            lambda *tags: {tag: {"Id": tag} for tag in tags if tag in here},
+        )
     monkeypatch.setattr(reading, "resolve", lambda *_: make_tree(tmp_path / "oar"))
     workshop = make_workshop(tmp_path, mirrors={"registry": "mirror:5000"})
     assert reading.choose_image(workshop, "", "oar") == expected
@@ -303,7 +306,8 @@ def test_an_image_that_is_not_here_is_pulled_from_its_registry_then_the_mirror(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
-    monkeypatch.setattr(engine, "inspect_images", lambda *_: {})
+    for module in (engine, base):
+        monkeypatch.setattr(module, "inspect_images", lambda *_: {})
     monkeypatch.setattr(reading, "resolve", lambda *_: make_tree(tmp_path / "oar"))
 
     def pull(reference: str, wait_s: float, *, dry: bool) -> str:
@@ -317,10 +321,31 @@ def test_an_image_that_is_not_here_is_pulled_from_its_registry_then_the_mirror(
     assert asked == [f"oar-book:{VERSION.tag}", mirrored]
 
 
+def test_the_registry_of_the_settings_is_asked_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    for module in (engine, base):
+        monkeypatch.setattr(module, "inspect_images", lambda *_: {})
+    monkeypatch.setattr(reading, "resolve", lambda *_: make_tree(tmp_path / "oar"))
+
+    def pull(reference: str, *_: object, **__: object) -> str:
+        asked.append(reference)
+        return "not there"
+
+    monkeypatch.setattr(base, "pull", pull)
+    workshop = make_workshop(tmp_path, registry="main:5000/team", registry_mirrors=["one:5000"])
+    with pytest.raises(SlipwayError):
+        reading.choose_image(workshop, "", "oar")
+    book = f"oar-book:{VERSION.tag}"
+    assert asked == [f"main:5000/team/{book}", f"one:5000/{book}", book]
+
+
 def test_where_there_is_no_image_it_is_said_what_makes_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine, "inspect_images", lambda *_: {})
+    for module in (engine, base):
+        monkeypatch.setattr(module, "inspect_images", lambda *_: {})
     monkeypatch.setattr(reading, "resolve", lambda *_: make_tree(tmp_path / "oar"))
     monkeypatch.setattr(base, "pull", lambda *_, **__: "no such host")
     with pytest.raises(SlipwayError, match="there is no image of the book") as caught:

@@ -22,6 +22,7 @@ from slipway.settings import (
     Workshop,
     check_environment,
     check_file,
+    check_registries,
     convert,
     files_on,
     load,
@@ -361,3 +362,38 @@ def test_a_ca_bundle_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(SlipwayError, match=r"ca_bundle: no file .*gone\.pem") as caught:
         _ = make_workshop(tmp_path, ca_bundle="gone.pem").ca_bundle
     assert caught.value.code == BAD_CONFIG
+
+
+# -- registries
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "registry.example",
+        "registry.example:5000/team/tools_2",
+        "localhost",
+        "127.0.0.1:5000/",
+        "lab:5000",
+        "docker.io/company",
+    ],
+)
+def test_a_registry_is_a_host_and_perhaps_a_path(name: str) -> None:
+    check_registries(Settings(registry=name, registry_mirrors=(name,)))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["https://registry.example", "company", "lab:port", "registry.example/Team", "a b:1", "/"],
+)
+def test_what_docker_would_not_take_for_a_registry_is_refused(name: str) -> None:
+    settings = (Settings(registry=name), Settings(registry="lab:1", registry_mirrors=(name,)))
+    for one in settings:
+        with pytest.raises(SlipwayError, match="is no registry") as caught:
+            check_registries(one)
+        assert caught.value.code == BAD_CONFIG
+
+
+def test_mirrors_need_a_registry() -> None:
+    with pytest.raises(SlipwayError, match="registry_mirrors is set, and registry is not"):
+        check_registries(Settings(registry_mirrors=("lab:5000",)))
