@@ -65,6 +65,34 @@ def make_whole(final: Path, fill: Callable[[Path], Path]) -> bool:
     return True
 
 
+def replace_whole(final: Path, fill: Callable[[Path], Path]) -> None:
+    """Make a file or directory anew; the one of before stays until the new one is whole.
+
+    :param fill: as for ``make_whole``.
+    """
+    work = final.parent / ".work" / final.name
+    partial, before = work / "partial", work / "before"
+    with alone(work, "release"):
+        if before.exists() and not final.exists():
+            before.rename(final)  # a process was killed between the two renames
+        for left in (partial, before):
+            shutil.rmtree(left, ignore_errors=True)
+        partial.mkdir()
+        try:
+            made = fill(partial)
+            if final.is_dir():
+                final.rename(before)
+            made.replace(final)
+        except BaseException:
+            if before.exists() and not final.exists():
+                before.rename(final)
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+        shutil.rmtree(work, ignore_errors=True)
+        with contextlib.suppress(OSError):  # somebody else works there too
+            work.parent.rmdir()
+
+
 def without_credentials(text: str) -> str:
     """A URL, or any text with URLs in it, as it may be printed or stored.
 

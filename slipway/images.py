@@ -392,6 +392,27 @@ def ensure_bare(workshop: Workshop) -> str:
     return build_image(workshop, recipe)
 
 
+def archive_recipe(workshop: Workshop, value: Base) -> Recipe:
+    """The base with apt-ftparchive, which makes the index of an apt repository."""
+    return Recipe(
+        kind="dev",
+        dockerfile=workshop.root / "Dockerfile.dev",
+        target="archive",
+        base=value,
+        files={"tools/apt-install": workshop.scripts / "apt-install"},
+        repository="slipway-archive",
+    )
+
+
+def ensure_archive(workshop: Workshop) -> str:
+    """The tag of that image, made when first wanted."""
+    recipe = archive_recipe(workshop, base.ensure_base(workshop))
+    if recipe.tag in inspect_images(recipe.tag):
+        return recipe.tag
+    console.say("making an image with apt-ftparchive (once)")
+    return build_image(workshop, recipe)
+
+
 def project_recipe(
     workshop: Workshop, dev: str, name: str, apt: Sequence[str], pip: Sequence[str]
 ) -> Recipe:

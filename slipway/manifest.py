@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import msgspec
@@ -147,3 +148,25 @@ def read(directory: Path) -> Manifest:
             fix=["make the release again: its directory is only ever written whole"],
             code=BAD_DATA,
         ) from error
+
+
+def sha256_of(file: Path) -> str:
+    """The SHA-256 of a file, as ``sha256sum`` prints it."""
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def check_files(directory: Path, manifest: Manifest) -> None:
+    """Refuse a release of which a file is gone, or is not what its manifest says."""
+    for file in manifest.files:
+        path = directory / file.name
+        if not path.is_file() or sha256_of(path) != file.sha256:
+            raise SlipwayError(
+                f"{path} is {'not what' if path.is_file() else 'gone, which'} {NAME} names",
+                cause="it was changed, or cut off, after the release was made",
+                fix=[f"fetch or make {manifest.project} {manifest.version} again"],
+                code=BAD_DATA,
+            )

@@ -6,7 +6,6 @@ records, which the format's own library writes; the same input gives the same by
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import re
@@ -29,7 +28,7 @@ from slipway.engine import LABEL
 from slipway.errors import BAD_DATA, NO_INPUT, SlipwayError
 from slipway.images import ALIAS
 from slipway.isa import UnreadableError
-from slipway.manifest import Manifest
+from slipway.manifest import Manifest, sha256_of
 from slipway.receipts import write_whole
 from slipway.records import Record
 from slipway.settings import Workshop
@@ -371,15 +370,6 @@ def file_name(what: str) -> str:
 
 
 # -- looking: what is read
-
-
-def sha256_of(file: Path) -> str:
-    """The SHA-256 of a file, as ``sha256sum`` prints it."""
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def read_deb(file: Path) -> tuple[Message, str]:
