@@ -6,6 +6,7 @@ import contextlib
 import difflib
 import re
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -71,13 +72,14 @@ def replace_whole(final: Path, fill: Callable[[Path], Path]) -> None:
     :param fill: as for ``make_whole``.
     """
     work = final.parent / ".work" / final.name
-    partial, before = work / "partial", work / "before"
+    before = work / "before"
     with alone(work, "release"):
         if before.exists() and not final.exists():
             before.rename(final)  # a process was killed between the two renames
-        for left in (partial, before):
+        for left in (before, *work.glob("partial-*")):
             shutil.rmtree(left, ignore_errors=True)
-        partial.mkdir()
+        # Another one each time: a container of a killed process may still write to its own.
+        partial = Path(tempfile.mkdtemp(dir=work, prefix="partial-"))
         try:
             made = fill(partial)
             if final.is_dir():

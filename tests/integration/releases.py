@@ -31,7 +31,7 @@ def act(workshop):
     import_module(f"slipway.{module}").make(workshop, Path(directory), Path(target), *more)
 
 try:
-    verb(act)(Context(Config(defaults=DEFAULTS)))
+    verb(act)(Context(Config(overrides=DEFAULTS)))
 except Exit as error:
     print(error.message, file=sys.stderr)
     sys.exit(error.code)

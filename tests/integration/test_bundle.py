@@ -34,7 +34,7 @@ DEBIAN = f"""
 set -eu
 tar -C /tmp -xf /bundle.tar
 cd /tmp
-! python3 --version 2>/dev/null
+if command -v python3; then exit 9; fi
 {TOP}/install --deb nowhere && exit 1 || echo "status $?"
 {TOP}/install --deb noavx
 python3 -c 'import oar, numpy; print("imported", oar.build_info()["variant"])'
@@ -228,8 +228,8 @@ def test_killed_in_the_middle_no_archive_is_found_and_the_next_run_makes_it(
 ) -> None:
     target = tmp_path / "out" / "x.tar"
     with built.checkout.popen(*command(built.checkout, "bundle", released, target)) as process:
-        partial = target.parent / ".work" / target.name / "partial"
-        wait_for(lambda: list(partial.glob("needed/*.deb")), "packages are being fetched")
+        work = target.parent / ".work" / target.name
+        wait_for(lambda: list(work.glob("partial-*/needed/*.deb")), "packages are being fetched")
         end(process)
         process.wait()
     assert process.returncode == -signal.SIGKILL
