@@ -6,6 +6,7 @@ SVG, in which every bar has its number as text.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timezone
@@ -21,9 +22,9 @@ NAME = "report.html"
 STYLE = Path(__file__).with_suffix(".css")
 
 # Of the pictures, in units of their view box.
-WIDTH, LABEL, ROW, HEIGHT = 1000, 300, 34, 22
+WIDTH, LABEL, ROW, HEIGHT = 1000, 330, 34, 22
 ROOM = 110  # to the right of the longest bar, for its number
-LETTER = 7.2  # about what one of 12 px takes
+LETTER, WIDE_LETTER = 7.2, 8.3  # about what one of 12 px takes, and one of 13
 
 
 class Segment(Record, frozen=True):
@@ -69,7 +70,7 @@ def picture(bars: Sequence[Bar], title: str) -> str:
     for number, bar in enumerate(bars):
         y, x = number * ROW + (ROW - HEIGHT) / 2, float(LABEL)
         baseline = y + HEIGHT / 2 + 4.5
-        shown = shortened(bar.label, int((LABEL - 14) / LETTER))
+        shown = shortened(bar.label, int((LABEL - 14) / WIDE_LETTER))
         rows.append(
             f'<text x="0" y="{baseline:.1f}">{escape(shown)}'
             f"<title>{escape(bar.label)}</title></text>"
@@ -123,8 +124,8 @@ def number(text: str | int) -> Cell:
 
 
 def code(text: str) -> Cell:
-    """A cell in the letters of a program."""
-    return Cell(text, "code")
+    """A cell in the letters of a program; a long one is broken."""
+    return Cell(text, "code" if len(text) > 20 else "code short")
 
 
 def difference(new: float, old: float, unit: str = "MB") -> Cell:
@@ -190,7 +191,7 @@ def images(manifest: Manifest) -> str:
         made_by = next(x.made_by for x in holders[0].layers if x.digest == digest)
         names = "all" if kinds[digest] == "all" else ", ".join(i.alias for i in holders)
         cells = [code(digest.removeprefix("sha256:")[:12]), number(console.megabytes(size))]
-        rows.append([*cells, names, code(shortened(made_by, 160))])
+        rows.append([*cells, names, Cell(shortened(instruction(made_by), 160), "code")])
     ids: list[Cells] = [[i.alias, i.variant, code(i.id)] for i in found]
     return section(
         "images",
@@ -214,11 +215,23 @@ def _segments(image: ReleasedImage, kinds: Mapping[str, str]) -> tuple[Segment, 
             layer.size,
             kinds[layer.digest],
             console.megabytes(layer.size),
-            f"{console.megabytes(layer.size)}, {layer.digest[:19]}: {layer.made_by}",
+            f"{console.megabytes(layer.size)}, {layer.digest[:19]}: {instruction(layer.made_by)}",
         )
         for layer in image.layers
         if layer.size
     )
+
+
+def instruction(made_by: str) -> str:
+    """What made a layer, without what BuildKit puts around it; the base's says nothing."""
+    text = re.sub(r"^RUN (\|\d+ .*?)?/bin/sh -c ", "RUN ", made_by)
+    return text.removesuffix(" # buildkit") or "the base image"
+
+
+def origin(purl: str) -> str:
+    """Where a part is from, of its package URL: ``deb/debian``, ``pypi``."""
+    kind, _, rest = purl.removeprefix("pkg:").partition("/")
+    return f"{kind}/{rest.partition('/')[0]}" if kind == "deb" else kind
 
 
 def packages(manifest: Manifest) -> str:
@@ -295,12 +308,13 @@ def bills(directory: Path) -> str:
     texts = []
     for file, bill in read_bills(directory).items():
         rows: list[Cells] = [
-            [p.name, p.version, ", ".join(p.licenses) or "-", code(p.purl)] for p in bill.rows
+            [p.name, p.version or "-", origin(p.purl), ", ".join(p.licenses) or "-"]
+            for p in bill.rows
         ]
         count = f"{len(rows)} {plural('part', len(rows))}"
         texts.append(
             f"<details><summary>{escape(file.removesuffix(sbom.SUFFIX))} <span>{count}</span>"
-            f"</summary>{table(['part', 'version', 'licences', 'package URL'], rows)}</details>"
+            f"</summary>{table(['part', 'version', 'from', 'licences'], rows)}</details>"
         )
     told = "What each image and package is made of or depends on; the same as CycloneDX in sbom/."
     return section("parts", "Bills of materials", paragraph(told), *texts) if texts else ""

@@ -51,11 +51,14 @@ def type_(checkout: Checkout, module: str, *arguments: str | Path, **more: Any) 
 def described(client: Any, alias: str, variant: str) -> ReleasedImage:
     """An image of this engine, as a manifest has it."""
     image = client.images.get(alias)
-    filled = [row for row in reversed(image.history()) if row["Size"]]
+    # An instruction may make a layer that is empty; what sets the configuration makes none.
+    makers = ("RUN", "COPY", "ADD", "WORKDIR")
+    rows = reversed(image.history())
+    filled = [row for row in rows if row["Size"] or row["CreatedBy"].startswith(makers)]
     digests = image.attrs["RootFS"]["Layers"]
     layers = tuple(
         Layer(digest, row["Size"], row["CreatedBy"])
-        for digest, row in zip(digests[-len(filled) :], filled, strict=False)
+        for digest, row in zip(digests, filled, strict=True)
     )
     return ReleasedImage(alias, "prod", variant, image.id, image.attrs["Size"], layers)
 

@@ -11,15 +11,22 @@ from slipway.sbom import Part
 from tests.integration.browser import browsing
 from tests.unit.fakes import EPOCH, make_manifest
 
+LONG = "1.2.0.dev1234+g0123456.rehearsal"  # as versions of every day are
+
 # Boxes of the texts of a picture which cover one another, or leave it.
 OVERLAPS = """svg => {
   const all = [...svg.querySelectorAll('text')].map(t => [t.textContent, t.getBoundingClientRect()])
   const box = svg.getBoundingClientRect()
+  const bars = [...svg.querySelectorAll('rect')].map(r => ['a bar', r.getBoundingClientRect()])
+  const outside = [...svg.querySelectorAll('text:not(.inside)')].map(
+    t => [t.textContent, t.getBoundingClientRect()])
   const bad = all.filter(([, a]) => a.right > box.right + 1 || a.left < box.left - 1)
+  const meet = (a, b) =>
+    a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom
   for (const [i, [name, a]] of all.entries())
-    for (const [other, b] of all.slice(i + 1))
-      if (a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom)
-        bad.push([name, other])
+    for (const [other, b] of all.slice(i + 1)) if (meet(a, b)) bad.push([name, other])
+  for (const [name, a] of outside)
+    for (const [other, b] of bars) if (meet(a, b)) bad.push([name, other])
   return bad.map(String)
 }"""
 
@@ -35,7 +42,7 @@ def page_file(tmp_path: Path) -> Path:
     bill = sbom.document(main, parts, EPOCH)
     (tmp_path / "sbom" / sbom.file_name("oar:1.2.0")).write_text(bill)
     file = tmp_path / report.NAME
-    file.write_text(report.page(tmp_path, make_manifest(), make_manifest("1.1.0"), tmp_path))
+    file.write_text(report.page(tmp_path, make_manifest(LONG), make_manifest("1.1.0"), tmp_path))
     return file
 
 
@@ -46,7 +53,7 @@ def test_the_page_shows_pictures_and_tables_and_asks_nobody_for_anything(page_fi
         page.on("request", lambda request: asked.append(request.url))
         page.on("console", lambda message: said.append(message.text))
         page.goto(page_file.as_uri())
-        assert page.get_by_role("heading", name="oar 1.2.0").is_visible()
+        assert page.get_by_role("heading", name=f"oar {LONG}").is_visible()
         pictures = page.locator("svg")
         assert pictures.count() == 3
         for number in range(3):

@@ -133,7 +133,7 @@ def test_a_release_of_packages_alone_has_no_empty_sections(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("values", "widths"), [([10.0, 5.0], [590, 295]), ([0.0], [1]), ([0.001, 1000.0], [1, 590])]
+    ("values", "widths"), [([10.0, 5.0], [560, 280]), ([0.0], [1]), ([0.001, 1000.0], [1, 560])]
 )
 def test_bars_are_on_one_scale_and_never_invisible(values: list[float], widths: list[int]) -> None:
     bars = [Bar("x", (Segment(v, "all"),), str(v)) for v in values]
@@ -147,6 +147,24 @@ def test_a_label_stands_inside_a_bar_only_where_it_fits() -> None:
     assert re.findall(r'class="inside"[^>]*>([^<]*)', drawn) == ["78.6 MB"]
     assert "<title>the whole story</title>" in drawn
     assert f"<title>{'x' * 60}</title>" in drawn
+
+
+@pytest.mark.parametrize(
+    ("made_by", "shown"),
+    [
+        ("RUN |2 A=1 B= /bin/sh -c apt-install x # buildkit", "RUN apt-install x"),
+        ("RUN /bin/sh -c true # buildkit", "RUN true"),
+        ("COPY about /usr/local/bin/about # buildkit", "COPY about /usr/local/bin/about"),
+        ("", "the base image"),
+    ],
+)
+def test_an_instruction_is_shown_as_it_was_written(made_by: str, shown: str) -> None:
+    assert report.instruction(made_by) == shown
+
+
+def test_a_part_says_where_it_is_from() -> None:
+    assert report.origin("pkg:deb/debian/libc6@2.41-12?arch=amd64") == "deb/debian"
+    assert report.origin("pkg:pypi/numpy@2") == "pypi"
 
 
 def test_a_long_name_loses_its_middle() -> None:
