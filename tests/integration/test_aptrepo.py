@@ -97,7 +97,7 @@ def machine(built: Built, client: Any, bare: str) -> Iterator[Any]:
 
 
 def typed(machine: Any, text: str) -> str:
-    status, said = machine.exec_run(["sh", "-c", BARE + text])
+    status, said = machine.exec_run(["bash", "-c", BARE + text])
     assert status == 0, said.decode()
     return str(said.decode())
 
@@ -141,7 +141,7 @@ def test_a_machine_installs_upgrades_and_removes_what_the_repository_has(
     inrelease = target / "dists" / "stable" / "InRelease"
     inrelease.write_text(inrelease.read_text().replace("Suite: stable", "Suite: stab1e"))
     status, words = machine.exec_run(
-        ["sh", "-c", BARE + "apt-get -o APT::Update::Error-Mode=any update"]
+        ["bash", "-c", BARE + "apt-get -o APT::Update::Error-Mode=any update"]
     )
     assert status != 0, words.decode()
 

@@ -82,6 +82,18 @@ def image(built: Built, client: Any) -> Iterator[str]:
     remove(client, identity)
 
 
+@pytest.fixture
+def away(client: Any, image: str) -> Iterator[str]:
+    """The same image, which is not in the engine now, and is again afterwards."""
+    saved = b"".join(client.images.get(image).save())
+    remove(client, image)
+    assert image not in ids(client)
+    yield image
+    remove(client, image)
+    client.images.load(saved)
+    client.images.get(image).tag(ALIAS)
+
+
 @pytest.fixture(scope="module")
 def released(built: Built, client: Any, image: str, area: Path) -> Path:
     """A release with two packages, a wheel, and an image."""
@@ -154,21 +166,18 @@ def test_with_python_alone_and_no_network_the_wheel_is_installed(
     assert "imported cpu" in said
 
 
-def test_images_are_loaded_by_id_and_then_named(client: Any, image: str, unpacked: Path) -> None:
-    remove(client, image)
-    assert image not in ids(client)
+def test_images_are_loaded_by_id_and_then_named(client: Any, away: str, unpacked: Path) -> None:
     done = install(unpacked)
     assert done.returncode == 0, done.stdout
     assert f"installed image {ALIAS}" in done.stdout
-    assert client.images.get(ALIAS).id == image
+    assert client.images.get(ALIAS).id == away
 
 
 @pytest.mark.parametrize("name", ["images.tar.gz", "release/manifest.json", "bundle.list"])
 @pytest.mark.parametrize("arguments", [[], ["--deb", "cpu"], ["--wheel", "cpu"]])
 def test_a_file_that_was_tampered_with_stops_everything(
-    client: Any, image: str, unpacked: Path, name: str, arguments: list[str]
+    client: Any, away: str, unpacked: Path, name: str, arguments: list[str]
 ) -> None:
-    remove(client, image)
     file = unpacked / name
     raw = bytearray(file.read_bytes())
     raw[len(raw) // 2] ^= 1
@@ -177,7 +186,7 @@ def test_a_file_that_was_tampered_with_stops_everything(
     assert done.returncode == 65, done.stdout
     assert f"{name}: FAILED" in done.stdout
     assert "nothing has been done" in done.stdout
-    assert image not in ids(client)
+    assert away not in ids(client)
 
 
 def test_a_file_that_is_gone_stops_everything(unpacked: Path) -> None:
