@@ -357,7 +357,7 @@ def of_deb(look: Reader, deb: Path) -> Iterator[File]:
 @contextlib.contextmanager
 def unpacked(deb: Path) -> Iterator[tarfile.TarFile]:
     """What a Debian package installs, to be read once from front to end."""
-    with _undamaged(str(deb)):
+    with undamaged(str(deb)):
         members = dict(isa.members(deb.read_bytes()))
         name = next((n for n in members if n.startswith("data.tar")), "")
         if not name:
@@ -377,7 +377,7 @@ def unpacked(deb: Path) -> Iterator[tarfile.TarFile]:
 
 def of_wheel(look: Reader, wheel: Path) -> Iterator[File]:
     """The ELF files of a wheel."""
-    with _undamaged(str(wheel)), zipfile.ZipFile(wheel) as archive:
+    with undamaged(str(wheel)), zipfile.ZipFile(wheel) as archive:
         for info in archive.infolist():
             with archive.open(info) as stream:
                 yield from look.files(info.filename, _wanted(stream))
@@ -391,7 +391,11 @@ def _regular(tar: tarfile.TarFile) -> Iterator[tuple[str, IO[bytes]]]:
 
 
 @contextlib.contextmanager
-def _undamaged(what: str) -> Iterator[None]:
+def undamaged(what: str) -> Iterator[None]:
+    """Say of what is read in here that it is damaged, where Python's own words say it.
+
+    :param what: the file, for the message.
+    """
     try:
         yield
     except (UnreadableError, *DAMAGED) as error:
@@ -433,7 +437,7 @@ def of_image(look: Reader, stream: IO[bytes]) -> Contents:
     files: list[File] = []
     lists: dict[str, list[str]] = {}
     there, origins = set(), {}
-    with _undamaged("the image"), tarfile.open(fileobj=stream, mode="r|") as tar:
+    with undamaged("the image"), tarfile.open(fileobj=stream, mode="r|") as tar:
         for info in tar:
             path = info.name.removeprefix("./").lstrip("/")
             there.add(plain(path))

@@ -18,7 +18,7 @@ from msgspec.structs import replace
 
 from slipway import console, copies, engine, gpu, images, locks, outputs, processes, receipts
 from slipway.engine import Job, Mount, Place
-from slipway.errors import NO_INPUT, USAGE, SlipwayError, nearest
+from slipway.errors import IO_ERROR, NO_INPUT, USAGE, SlipwayError, nearest
 from slipway.explain import BUILDING, explain
 from slipway.gpu import NOT_ASKED, Answer
 from slipway.images import fingerprint
@@ -319,10 +319,13 @@ def python_tag(workshop: Workshop) -> str:
     return tag
 
 
-def fetch_in_dev(workshop: Workshop, command: Sequence[str], directories: Sequence[Path]) -> None:
+def fetch_in_dev(
+    workshop: Workshop, command: Sequence[str], directories: Sequence[Path], image: str = ""
+) -> None:
     """Run a script that fetches something with apt, where jobs run, but with a network.
 
     :param directories: what it writes to; they exist.
+    :param image: another one than the dev image.
     """
     place = engine.place(workshop)
     mounts = [Mount(workshop.scripts, readonly=True), *(Mount(d) for d in directories)]
@@ -347,13 +350,13 @@ def fetch_in_dev(workshop: Workshop, command: Sequence[str], directories: Sequen
         inherit=[name for name in engine.PROXIES if name in os.environ],
     )
     contained = isinstance(place, engine.Docker)
-    status = place.run(job, images.ensure_dev(workshop) if contained else "")
+    status = place.run(job, (image or images.ensure_dev(workshop)) if contained else "")
     if status:
         raise SlipwayError(
             f"nothing was fetched: status {status}",
-            cause="the words of apt or pip are above",
+            cause=disk_full(directories[0]) or "the words of apt or pip are above",
             fix=["check names and versions, and mirrors in invoke.yaml"],
-            code=status,
+            code=IO_ERROR if disk_full(directories[0]) else status,
         )
 
 

@@ -6,6 +6,7 @@ import contextlib
 import difflib
 import re
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -63,6 +64,35 @@ def make_whole(final: Path, fill: Callable[[Path], Path]) -> bool:
         # Whoever waits for the lock of what is removed here finds that final is there.
         shutil.rmtree(work, ignore_errors=True)
     return True
+
+
+def replace_whole(final: Path, fill: Callable[[Path], Path]) -> None:
+    """Make a file or directory anew; the one of before stays until the new one is whole.
+
+    :param fill: as for ``make_whole``.
+    """
+    work = final.parent / ".work" / final.name
+    before = work / "before"
+    with alone(work, "release"):
+        if before.exists() and not final.exists():
+            before.rename(final)  # a process was killed between the two renames
+        for left in (before, *work.glob("partial-*")):
+            shutil.rmtree(left, ignore_errors=True)
+        # Another one each time: a container of a killed process may still write to its own.
+        partial = Path(tempfile.mkdtemp(dir=work, prefix="partial-"))
+        try:
+            made = fill(partial)
+            if final.is_dir():
+                final.rename(before)
+            made.replace(final)
+        except BaseException:
+            if before.exists() and not final.exists():
+                before.rename(final)
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+        shutil.rmtree(work, ignore_errors=True)
+        with contextlib.suppress(OSError):  # somebody else works there too
+            work.parent.rmdir()
 
 
 def without_credentials(text: str) -> str:

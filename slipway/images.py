@@ -402,6 +402,24 @@ def ensure_bare(workshop: Workshop) -> str:
     return ensure(workshop, recipe, doing)
 
 
+def archive_recipe(workshop: Workshop, value: Base) -> Recipe:
+    """The base with apt-ftparchive, which makes the index of an apt repository."""
+    return Recipe(
+        kind="dev",
+        dockerfile=workshop.root / "Dockerfile.dev",
+        target="archive",
+        base=value,
+        files={"tools/apt-install": workshop.scripts / "apt-install"},
+        repository="slipway-archive",
+    )
+
+
+def ensure_archive(workshop: Workshop) -> str:
+    """The tag of that image, made when first wanted."""
+    recipe = archive_recipe(workshop, base.ensure_base(workshop))
+    return ensure(workshop, recipe, "making an image with apt-ftparchive (once)")
+
+
 def ensure_project(
     workshop: Workshop, dev: str, name: str, apt: Sequence[str], pip: Sequence[str]
 ) -> str:

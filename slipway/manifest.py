@@ -198,6 +198,17 @@ def damage(directory: Path) -> list[str]:
     return found
 
 
+def check_whole(directory: Path) -> None:
+    """Refuse a release of which a file is gone, or is not what it was when it was made."""
+    if problems := damage(directory):
+        raise SlipwayError(
+            f"the release in {directory} is not as it was made",
+            cause="\n".join(problems),
+            fix=["fetch it again, or remove it and make it again: invoke release"],
+            code=BAD_DATA,
+        )
+
+
 def kept_images(dist: Path) -> set[str]:
     """Aliases of the images of finished releases, which none but their owner removes.
 

@@ -213,19 +213,19 @@ def required(file: Path) -> list[str]:
     return sorted(str(r) for r in wanted if not (r.marker and "extra" in str(r.marker)))
 
 
-def wheelhouse(s: Site, requirements: Sequence[str]) -> Path:
-    """A directory with the wheels that are required, for the Python of this site's base."""
+def wheelhouse(workshop: Workshop, requirements: Sequence[str]) -> Path:
+    """A directory with the wheels that are required, for the Python of the workshop's base."""
     text = "".join(f"{line}\n" for line in requirements)
-    key = fingerprint(text, s.workshop.settings.base)[:16]
-    directory = s.workshop.cache / "downloads" / f"required-{key}"
+    key = fingerprint(text, workshop.settings.base)[:16]
+    directory = workshop.cache / "downloads" / f"required-{key}"
 
     def fill(partial: Path) -> Path:
         if requirements:
             wanted = partial / "requirements.txt"
             wanted.write_text(text, encoding="utf-8")
             console.say(f"fetching what the wheel requires: {', '.join(requirements)}")
-            script = str(s.workshop.scripts / "pip-download")
-            fetch_in_dev(s.workshop, [script, "--unlocked", str(wanted), str(partial)], [partial])
+            script = str(workshop.scripts / "pip-download")
+            fetch_in_dev(workshop, [script, "--unlocked", str(wanted), str(partial)], [partial])
         return partial
 
     if not directory.is_dir():
@@ -238,7 +238,7 @@ def test(s: Site, file: Path) -> testing.Tested:
     wanted = testing.installed(s.tree)
     report = s.reports / "wheel.xml"
     report.unlink(missing_ok=True)
-    directory = wheelhouse(s, required(file))
+    directory = wheelhouse(s.workshop, required(file))
     inside = engine.Docker(s.workshop).inside
     command = [s.script("wheel-test"), inside(file), inside(directory)]
     command += ["python3", "-m", "pytest", f"--junit-xml={inside(report)}"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from slipway.base import Base
 from slipway.builds import Site
 from slipway.engine import Docker, InPlace
 from slipway.images import Recipe
+from slipway.manifest import File, Isa, Layer, Manifest, ReleasedImage, Step, TestRun
 from slipway.project import Project, Tree
 from slipway.settings import Settings, Workshop
 from slipway.variants import TABLE, Variant
@@ -32,7 +34,7 @@ SCRIPTS = (
     *("apt-install", "cuda-install", "pip-install", "packages-dev.txt", "build", "test", "deb"),
     *("stage", "arrange", "check-requirements", "entrypoint", "gpu-probe", "preflight.c"),
     *("coverage", "docs", "emulate", "emulation-kit", "canary.c", "watch.c", "book", "read-book"),
-    *("ssh-profile",),
+    *("ssh-profile", "sbom", "bundle-install", "bundle-needed", "apt-index"),
     *("jupyter/overrides.json", "jupyter/page_config.json"),
 )
 
@@ -107,3 +109,68 @@ def make_recipe(root: Path, **changes: Any) -> Recipe:
         "labels": {"l": "1"},
     }
     return Recipe(**{**values, **changes})
+
+
+def make_layer(
+    letter: str, size: int, made_by: str = "RUN /run/slipway/tools/apt-install"
+) -> Layer:
+    return Layer(f"sha256:{letter * 64}", size, made_by)
+
+
+def make_image(alias: str, variant: str, *layers: Layer, kind: str = "prod") -> ReleasedImage:
+    digest = f"sha256:{images_mark(alias)}"
+    return ReleasedImage(alias, kind, variant, digest, sum(x.size for x in layers), layers)
+
+
+def images_mark(alias: str) -> str:
+    return hashlib.sha256(alias.encode()).hexdigest()
+
+
+BASE_LAYER = make_layer("a", 78_600_000, "bootstrapped debian:trixie-slim")
+PYTHON_LAYER = make_layer("b", 83_900_000)
+
+
+def make_manifest(version: str = "1.2.0", **changes: Any) -> Manifest:
+    """A release of Oar in two variants with its book."""
+    shared = (BASE_LAYER, PYTHON_LAYER)
+    cpu = (*shared, make_layer("c", 3_600_000))
+    files = [
+        File(f"oar_{version}+deb13_amd64.deb", "deb", "cpu", 106_000, "1" * 64),
+        File(f"oar-noavx_{version}+deb13_amd64.deb", "deb", "noavx", 98_000, "2" * 64),
+        File(f"oar-{version}-cp312-abi3-linux_x86_64.whl", "wheel", "cpu", 240_000, "3" * 64),
+    ]
+    values: dict[str, Any] = {
+        "project": "oar",
+        "version": version,
+        "tag": f"v{version}",
+        "commit": VERSION.commit,
+        "epoch": EPOCH,
+        "is_rehearsal": False,
+        "made_at": EPOCH + 3600.0,
+        "variants": ("cpu", "noavx"),
+        "files": tuple(files),
+        "images": (
+            make_image(f"oar:{version}", "cpu", *cpu),
+            make_image(f"oar:{version}-noavx", "noavx", *shared, make_layer("d", 3_500_000)),
+            make_image(
+                f"oar-book:{version}", "cpu", *cpu, make_layer("e", 1_235_800_000), kind="book"
+            ),
+        ),
+        "tests": (
+            TestRun("built", "cpu", 199, ("test_on_a_gpu",), EPOCH + 100.0),
+            TestRun("emulated on Nehalem", "noavx", 199, (), EPOCH + 200.0),
+        ),
+        "isa": (
+            Isa("oar_1.2.0+deb13_amd64.deb", "cpu", "x86-64-v3", "x86-64-v3", 3, 41_222),
+            Isa("oar-noavx_1.2.0+deb13_amd64.deb", "noavx", "x86-64-v2", "x86-64-v2", 3, 44_871),
+        ),
+        "steps": (
+            Step("build", "cpu", 2.1, is_unchanged=False),
+            Step("test", "cpu", 3.8, is_unchanged=False),
+            Step("image", "noavx", 0.1, is_unchanged=True),
+            Step("book", "cpu", 113.0, is_unchanged=False),
+        ),
+        "tools": {"slipway": "0.1.0", "gcc": "14.2.0"},
+        "base": "sha256:0123",
+    }
+    return Manifest(**{**values, **changes})
