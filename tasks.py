@@ -508,6 +508,8 @@ def clean(
         "tag": "annotated tag of git's to make the release of, such as v1.2.3",
         "rehearse": "everything from the current commit, marked as a rehearsal, and not published",
         "sign": "sign the checksums: path of an ssh key, or id of a gpg key",
+        "bundle": "also one archive of it, for a site without a network",
+        "apt-repo": "also an apt repository of all releases, signed by the gpg key of --sign",
         "verify": "make the packages and wheels of this release's directory again, and compare",
     },
     YES,
@@ -518,6 +520,8 @@ def release(
     tag: str = "",
     rehearse: bool = False,
     sign: str = "",
+    bundle: bool = False,
+    apt_repo: bool = False,
     verify: str = "",
     yes: bool = False,
     project: str = "",
@@ -530,7 +534,8 @@ def release(
     if verify:
         verification.verify(workshop, verify, project, source)
     else:
-        subject.release(workshop, plan.Wanted(tag, rehearse, yes, sign, project, source))
+        where = (project, source)
+        subject.release(workshop, plan.Wanted(tag, rehearse, yes, sign, *where, bundle, apt_repo))
 
 
 @task(

@@ -107,8 +107,7 @@ def releases_in(directory: Path, *, rehearsals: bool) -> dict[Path, Manifest]:
 
     :param rehearsals: whether those count too.
     """
-    places = (path.parent for path in directory.glob(f"*/{manifest.NAME}"))
-    every = {place: manifest.read(place) for place in places}
+    every = manifest.releases_in(directory)
     found = {d: r for d, r in every.items() if rehearsals or not r.is_rehearsal}
     if not any(f.kind == "deb" for r in found.values() for f in r.files):
         raise SlipwayError(
@@ -117,7 +116,7 @@ def releases_in(directory: Path, *, rehearsals: bool) -> dict[Path, Manifest]:
             fix=["invoke release --tag TAG"],
             code=NO_INPUT,
         )
-    return dict(sorted(found.items(), key=lambda item: (item[1].epoch, item[0])))
+    return found
 
 
 def find_key(wanted: str) -> Key:

@@ -209,14 +209,23 @@ def check_whole(directory: Path) -> None:
         )
 
 
+def releases_in(dist: Path, project: str = "") -> dict[Path, Manifest]:
+    """The finished releases in ``dist/``, rehearsals too, the oldest first.
+
+    What has no manifest was not released.
+
+    :param project: of this one alone; empty: of all.
+    """
+    places = (file.parent for file in dist.glob(f"*/{NAME}"))
+    every = ((place, read(place)) for place in places if not place.name.startswith("."))
+    found = [(place, one) for place, one in every if project in ("", one.project)]
+    return dict(sorted(found, key=lambda item: (item[1].epoch, item[0])))
+
+
 def kept_images(dist: Path) -> set[str]:
     """Aliases of the images of finished releases, which none but their owner removes.
 
     Those of rehearsals are not among them: each commit would leave a book of a gigabyte.
     """
-    kept: set[str] = set()
-    for file in dist.glob(f"*/{NAME}"):
-        manifest = read(file.parent)
-        if not manifest.is_rehearsal:
-            kept |= {image.alias for image in manifest.images}
-    return kept
+    kept = (one for one in releases_in(dist).values() if not one.is_rehearsal)
+    return {image.alias for one in kept for image in one.images}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from slipway import book, console, doctor, engine, manifest, signing, tags
+from slipway import aptrepo, base, book, console, doctor, engine, manifest, signing, tags
 from slipway.errors import BAD_CONFIG, BAD_DATA, CANNOT_CREATE, IO_ERROR, USAGE, SlipwayError
 from slipway.manifest import Manifest
 from slipway.project import Tree, resolve
@@ -32,6 +32,8 @@ class Wanted(Record, frozen=True):
     sign: str = ""
     project: str = ""
     source: str = ""
+    bundle: bool = False
+    apt_repo: bool = False
 
 
 class Origin(Record, frozen=True):
@@ -61,6 +63,8 @@ class Plan(Record, frozen=True):
     target: Path
     """``dist/PROJECT-VERSION``."""
     key: signing.Key | None
+    registries: tuple[str, ...]
+    """Where its images are pushed; a rehearsal's to none."""
     slipway: str
     """The version of what makes it."""
 
@@ -78,9 +82,10 @@ def command(wanted: Wanted) -> str:
     flags = {"--tag": wanted.tag, "--sign": wanted.sign}
     flags |= {"--project": wanted.project, "--source": wanted.source}
     words = [word for flag, value in flags.items() if value for word in (flag, value)]
-    return shlex.join(
-        ["invoke", "release", *(["--rehearse"] if wanted.is_rehearsal else []), *words]
-    )
+    choices = {"--rehearse": wanted.is_rehearsal}
+    choices |= {"--bundle": wanted.bundle, "--apt-repo": wanted.apt_repo}
+    chosen = [flag for flag, is_set in choices.items() if is_set]
+    return shlex.join(["invoke", "release", *chosen, *words])
 
 
 def dirty(top: Path, lines: Sequence[str]) -> SlipwayError | None:
@@ -121,6 +126,7 @@ def told(plan: Plan, state: str, shown: str) -> list[str]:
         f"tests     {', '.join(['where it was built', 'in the image', *emulated])}",
         f"goes to   {shown}{f': {state}' if state else ''}",
         f"signed    {f'by {plan.key.name}' if plan.key else 'not: --sign KEY does'}",
+        *([f"pushed    to {', '.join(plan.registries)}"] if plan.registries else []),
         f"by        Slipway {plan.slipway}",
     ]
 
@@ -143,6 +149,8 @@ def look(workshop: Workshop, wanted: Wanted) -> Plan:
             code=USAGE,
         )
     key = signing.ready(wanted.sign) if wanted.sign else None
+    if wanted.apt_repo:
+        aptrepo.find_key(wanted.sign)
     tree = resolve(workshop, wanted.project, wanted.source)
     origin = origin_of(workshop, tree)
     last = ""
@@ -167,6 +175,7 @@ def look(workshop: Workshop, wanted: Wanted) -> Plan:
         has_docs=bool(documented.headers or documented.modules),
         target=workshop.dist / f"{tree.project.name}-{version}",
         key=key,
+        registries=tuple(base.registries(workshop)) if wanted.tag else (),
         slipway=own,
     )
 

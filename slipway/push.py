@@ -260,10 +260,7 @@ def check_flags(*, tag: str, dev: bool, user: str, password_stdin: bool, yes: bo
 def release_of(workshop: Workshop, project: str, tag: str) -> Manifest:
     """The manifest of the release in ``dist/`` that was made from a tag."""
     name = read_project(find(workshop, project)).name
-    found = [
-        manifest.read(file.parent)
-        for file in sorted(workshop.dist.glob(f"{name}-*/{manifest.NAME}"))
-    ]
+    found = list(manifest.releases_in(workshop.dist, name).values())
     for one in found:
         if one.tag == tag and not one.is_rehearsal:
             return one
@@ -397,8 +394,11 @@ def push(
     send(workshop, load, given, "" if yes else shlex.join(["invoke", "push", *flags]))
 
 
-def push_release(workshop: Workshop, released_as: Manifest) -> None:
-    """Send a release that has just been made, and that its maker has agreed to."""
+def push_release(workshop: Workshop, released_as: Manifest, again: str = "") -> None:
+    """Send a release that lies in ``dist/``.
+
+    :param again: the command that was typed, where its maker has not agreed to this yet.
+    """
     if released_as.is_rehearsal:
         raise SlipwayError(
             f"{released_as.version} is a rehearsal, which nobody else is to have",
@@ -406,7 +406,7 @@ def push_release(workshop: Workshop, released_as: Manifest) -> None:
             code=USAGE,
         )
     check_settings(workshop)
-    send(workshop, from_manifest(released_as))
+    send(workshop, from_manifest(released_as), again=again)
 
 
 def check_settings(workshop: Workshop) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import shlex
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,10 +19,12 @@ from msgspec.structs import replace
 from packaging.version import Version as Pep440
 
 from slipway import (
+    aptrepo,
     audit,
     base,
     book,
     builds,
+    bundle,
     checkouts,
     console,
     documentation,
@@ -35,7 +37,10 @@ from slipway import (
     outputs,
     processes,
     production,
+    push,
     receipts,
+    report,
+    sbom,
     setup,
     signing,
     steps,
@@ -101,32 +106,55 @@ def release(workshop: Workshop, wanted: Wanted) -> None:
     plan = look(workshop, wanted)
     done, state = finished(plan)
     shown = console.shown(plan.target, workshop.root)
+    again = "" if wanted.yes else f"{command(wanted)} --yes"
     if done and (not plan.key or signing.is_signed(plan.target / manifest.SUMS, plan.key)):
         console.say(f"{shown} is unchanged since {console.moment(done.made_at)}: nothing to do")
-        tell_checks(plan, shown)
-        return
-    for line in told(plan, "only to be signed" if done else state, shown):
-        console.say(line)
-    home = home_of(workshop, plan.project)
-    check_room(home, ROOM_TO_BUILD)
-    check_room(workshop.dist, ROOM_FOR_IT)
-    if workshop.dry:
-        return
-    if not (wanted.yes or plan.is_rehearsal or setup.is_agreed(f"{command(wanted)} --yes")):
-        raise SlipwayError("nothing was released", fix=[f"{command(wanted)}, when you are ready"])
-    outputs.make(home, workshop.out)
-    with locks.held(home, "release"):
-        if done and plan.key:
-            signing.sign(plan.target / manifest.SUMS, plan.key)
-        else:
-            summary = make(workshop, plan, home)
-            publish(outputs.make(home / "staged", workshop.out) / plan.target.name, plan.target)
-            console.say()
-            console.table(summary.rows)
-    look_again(plan)
-    verb = console.bold("rehearsed" if plan.is_rehearsal else "released")
-    console.say(f"{verb} {shown}, {console.seconds(time.monotonic() - begin)}")
+    else:
+        for line in told(plan, "only to be signed" if done else state, shown):
+            console.say(line)
+        home = home_of(workshop, plan.project)
+        check_room(home, ROOM_TO_BUILD)
+        check_room(workshop.dist, ROOM_FOR_IT)
+        if workshop.dry:
+            return
+        if not (plan.is_rehearsal or not again or setup.is_agreed(again)):
+            fix = [f"{command(wanted)}, when you are ready"]
+            raise SlipwayError("nothing was released", fix=fix)
+        again = ""
+        outputs.make(home, workshop.out)
+        with locks.held(home, "release"):
+            act(workshop, plan, home, done)
+        look_again(plan)
+        verb = console.bold("rehearsed" if plan.is_rehearsal else "released")
+        console.say(f"{verb} {shown}, {console.seconds(time.monotonic() - begin)}")
     tell_checks(plan, shown)
+    make_more(workshop, plan, wanted)
+    if plan.registries:
+        push.push_release(workshop, manifest.read(plan.target), again)
+
+
+def act(workshop: Workshop, plan: Plan, home: Path, done: Manifest | None) -> None:
+    """Make it, or only sign what is there.
+
+    :param done: what is there, if it is whole.
+    """
+    if done and plan.key:
+        signing.sign(plan.target / manifest.SUMS, plan.key)
+        return
+    summary = make(workshop, plan, home)
+    publish(outputs.make(home / "staged", workshop.out) / plan.target.name, plan.target)
+    console.say()
+    console.table(summary.rows)
+
+
+def make_more(workshop: Workshop, plan: Plan, wanted: Wanted) -> None:
+    """What is made of a release that is there, where a flag asks for it."""
+    dist = workshop.dist
+    if wanted.bundle:
+        bundle.make(workshop, plan.target, dist / f"{plan.target.name}-bundle.tar")
+    if wanted.apt_repo:
+        target = dist / ("apt-rehearsals" if plan.is_rehearsal else "apt")
+        aptrepo.make(workshop, dist, target, wanted.sign, rehearsals=plan.is_rehearsal)
 
 
 def check_out(shop: Workshop, home: Path, origin: Origin, version: str) -> Tree:
@@ -263,11 +291,6 @@ def assemble(
     kinds = {file.name: (kind, variant) for file, kind, variant in parts.files}
     if docs:
         copy_all(docs, staged / "docs")
-    files = []
-    for file in receipts.files_below(staged):
-        name = file.relative_to(staged).as_posix()
-        kind, variant = kinds.get(name, ("docs", ""))
-        files.append(File(name, kind, variant, file.stat().st_size, manifest.sha256(file)))
     release = Manifest(
         project=plan.project,
         version=plan.version,
@@ -277,7 +300,7 @@ def assemble(
         is_rehearsal=plan.is_rehearsal,
         made_at=time.time(),
         variants=tuple(s.tree.variants),
-        files=tuple(files),
+        files=listed(staged, kinds),
         images=tuple(parts.released),
         tests=tuple(summary.tests),
         isa=tuple(parts.isa),
@@ -285,10 +308,41 @@ def assemble(
         tools=tools(s.workshop, s.image, plan.slipway),
         base=base.ensure_base(s.workshop).identity,
     )
-    manifest.write(staged, release)
+    start = time.monotonic()
+    bills = sbom.make(s.workshop, staged, release)
+    summary.add("sbom", "all", f"{len(bills)} bills of materials", 0, start)
+    release = replace(release, files=listed(staged, kinds), steps=tuple(summary.steps))
+    before = last_before(plan.target.parent, release)
+    page = report.page(staged, release, *(before or (None, None)))
+    receipts.write_whole(staged / report.NAME, page)
+    manifest.write(staged, replace(release, files=listed(staged, kinds)))
     sums = manifest.write_sums(staged)
     if plan.key:
         signing.sign(sums, plan.key)
+
+
+def listed(staged: Path, kinds: Mapping[str, tuple[str, str]]) -> tuple[File, ...]:
+    """The files that are there.
+
+    :param kinds: kind and variant of packages and wheels, by name.
+    """
+    files = []
+    for file in receipts.files_below(staged):
+        name = file.relative_to(staged).as_posix()
+        others = {sbom.DIRECTORY: "sbom", report.NAME: "report"}
+        kind, variant = kinds.get(name) or (others.get(name.partition("/")[0], "docs"), "")
+        files.append(File(name, kind, variant, file.stat().st_size, manifest.sha256(file)))
+    return tuple(files)
+
+
+def last_before(dist: Path, release: Manifest) -> tuple[Manifest, Path] | None:
+    """The release that a report compares with: the highest below, rehearsals aside."""
+    found = [
+        (one, place)
+        for place, one in manifest.releases_in(dist, release.project).items()
+        if not one.is_rehearsal and Pep440(one.version) < Pep440(release.version)
+    ]
+    return max(found, key=lambda item: Pep440(item[0].version), default=None)
 
 
 def tools(workshop: Workshop, dev: str, slipway: str) -> dict[str, str]:

@@ -134,6 +134,7 @@ def make_plan(root: Path, **changes: Any) -> Plan:
         "has_docs": True,
         "target": root / "dist" / "oar-1.2.0",
         "key": None,
+        "registries": (),
         "slipway": "1.0",
     }
     return Plan(**{**values, **changes})
@@ -146,6 +147,9 @@ def test_the_plan_tells_what_is_made_from_what_and_where_it_goes(tmp_path: Path)
     assert "noavx on an emulated Nehalem" in text
     assert "cpu on an" not in text
     assert "the book" not in text
+    assert "pushed" not in text
+    pushed = make_plan(tmp_path, registries=("r.example.org/team", "mirror.example.org"))
+    assert "pushed    to r.example.org/team, mirror.example.org" in plan.told(pushed, "", "d")
     rehearsal = make_plan(tmp_path, tag="", has_book=True)
     text = "\n".join(plan.told(rehearsal, "replaced", "dist/oar-1.2.0"))
     assert "rehearsal" in text
