@@ -440,42 +440,7 @@ def test_neither_proxy_nor_ca_is_in_a_dev_image(
     client.images.remove(tag)
 
 
-# -- 9. reproducible
-
-
-def hints(one: Path, two: Path) -> str:
-    """Where two packages differ."""
-    listings = [
-        subprocess.run(["dpkg-deb", flag, str(p)], capture_output=True, text=True).stdout
-        for flag in ("--info", "--contents")
-        for p in (one, two)
-    ]
-    differ = subprocess.run(["cmp", str(one), str(two)], capture_output=True, text=True).stdout
-    return "\n".join([differ, *listings])
-
-
-def test_two_users_in_two_directories_make_the_same_packages(
-    built: Built, ordinary: Checkout, area: Path
-) -> None:
-    # Compiled anew, with a cache of their own, without the C++ tests, which are not packaged.
-    text = (ordinary.root / "examples" / "oar" / "project.yaml").read_text()
-    text, count = re.subn(r"(?m)^( +)(OAR_VERSION:)", r'\1BUILD_TESTING: "OFF"\n\1\2', text)
-    assert count == 1
-    description = area / "without-tests.yaml"
-    description.write_text(text)
-    said = succeed(
-        ordinary.invoke(
-            *("deb", "--variant", "cpu,noavx", "--project", str(description)),
-            *("--source", "examples/oar"),
-        )
-    )
-    assert len(re.findall(r", 0 of \d+ compilations from the cache", said)) >= 1
-    mine = sorted((built.checkout.root / "dist").rglob("*.deb"))
-    theirs = sorted((ordinary.root / "dist").glob("oar-*/*.deb"))
-    assert [p.name for p in mine] == [p.name for p in theirs]
-    assert len(mine) == 2
-    for one, two in zip(mine, theirs, strict=True):
-        assert one.read_bytes() == two.read_bytes(), hints(one, two)
+# -- 9. reproducible: test_release.py, by another user in another directory
 
 
 # -- 10. nothing half-made
