@@ -57,13 +57,7 @@ def verify(workshop: Workshop, directory: str, project: str, source: str) -> Non
     """
     where = Path(directory).expanduser().resolve()
     release = manifest.read(where)
-    if damaged := manifest.damage(where):
-        raise SlipwayError(
-            f"{where} is not what {manifest.SUMS} in it says",
-            cause="\n".join(damaged),
-            fix=["get the release again, and its signature"],
-            code=BAD_DATA,
-        )
+    manifest.check_whole(where)
     tree = resolve(workshop, project, source)
     if tree.project.name != release.project:
         raise SlipwayError(
