@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -115,7 +116,7 @@ def built(area: Path, checkouts: list[Checkout]) -> Built:
 
 @pytest.fixture(scope="session")
 def rehearsal(cloned: Callable[[str], Checkout]) -> tuple[Checkout, Path]:
-    """A clone in which Oar was rehearsed, and the release: two variants, since four take minutes more."""
+    """A clone in which Oar was rehearsed in two of its variants, and the release."""
     checkout = cloned("rehearsed")
     project = checkout.root / "examples" / "oar" / "project.yaml"
     text, count = re.subn(r"(?m)^  gpu(-noavx)?: .*\n", "", project.read_text())
