@@ -15,7 +15,8 @@ from slipway.manifest import File, Layer, Manifest, ReleasedImage
 from tests.integration.workbench import Checkout, Done
 from tests.unit.fakes import EPOCH, make_manifest
 
-# What a task does, until there is one: the function, with a task's errors and signals.
+# What `release --bundle` and `--apt-repo` call, on a release of the tests' own making: the function, as a
+# process, with a task's errors and signals.
 TASK = """
 import sys
 from importlib import import_module
