@@ -15,8 +15,8 @@ from slipway.manifest import File, Layer, Manifest, ReleasedImage
 from tests.integration.workbench import Checkout, Done
 from tests.unit.fakes import EPOCH, make_manifest
 
-# What `release --bundle` and `--apt-repo` call, on a release of the tests' own making: the function, as a
-# process, with a task's errors and signals.
+# What `release --bundle` and `--apt-repo` call, on a release of the tests' own making: a process,
+# with the errors and signals of a task.
 TASK = """
 import sys
 from importlib import import_module
