@@ -15,8 +15,8 @@ from slipway import console, engine, images, manifest, processes
 from slipway.builds import disk_full
 from slipway.engine import Job, Mount
 from slipway.errors import BAD_DATA, IO_ERROR, NO_INPUT, UNAVAILABLE, USAGE, SlipwayError
-from slipway.fetched import replace_whole
-from slipway.manifest import Manifest, sha256
+from slipway.fetched import replace_whole, sha256
+from slipway.manifest import Manifest
 from slipway.records import Record
 from slipway.settings import Workshop
 

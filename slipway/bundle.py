@@ -21,8 +21,8 @@ from pathlib import Path
 from slipway import aptrepo, base, console, engine, manifest, processes, wheels
 from slipway.builds import fetch_in_dev
 from slipway.errors import NO_INPUT, SlipwayError
-from slipway.fetched import replace_whole
-from slipway.manifest import File, Manifest, sha256
+from slipway.fetched import replace_whole, sha256
+from slipway.manifest import File, Manifest
 from slipway.sbom import read_wheel
 from slipway.settings import Workshop
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import hashlib
 import re
 import shutil
 import tempfile
@@ -108,3 +109,12 @@ def close_to(name: str, known: Sequence[str], count: int = 5) -> list[str]:
     """The names that are most like ``name``, best first; the last ones where none is like it."""
     close = difflib.get_close_matches(name, known, n=count, cutoff=0.5)
     return close or list(known[-count:])
+
+
+def sha256(file: Path) -> str:
+    """The digest of a file's content, as ``sha256sum`` prints it."""
+    digest = hashlib.sha256()
+    with file.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

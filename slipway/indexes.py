@@ -38,7 +38,7 @@ from slipway.errors import (
     USAGE,
     SlipwayError,
 )
-from slipway.fetched import alone, without_credentials
+from slipway.fetched import alone, sha256, without_credentials
 from slipway.processes import look
 from slipway.settings import Workshop
 from slipway.unpack import SUFFIXES
@@ -535,19 +535,10 @@ def kept_file(home: Path, wanted: Wanted) -> Path | None:
     files = [File(p.name, "", wanted.sha256) for p in home.glob("[!.]*")] if home.is_dir() else []
     for file in fitting(wanted, files):
         path = home / file.name
-        if hash_of(path) == wanted.sha256:
+        if sha256(path) == wanted.sha256:
             return path
         console.say(f"source: {path} has changed since it was fetched, and is fetched again")
     return None
-
-
-def hash_of(path: Path) -> str:
-    """The sha256 of a file's content, as everybody else counts it."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def download(index: Index, wanted: Wanted, file: File, final: Path) -> None:

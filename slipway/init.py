@@ -157,28 +157,28 @@ def looked_at(workshop: Workshop, place: Path) -> Iterator[Subject]:
 
 def source_of_wheel(wheel: Path) -> dict[str, Any]:
     """How project.yaml names a prebuilt wheel."""
-    from slipway.indexes import hash_of
+    from slipway.fetched import sha256
 
     try:
         _, version, _, tags = parse_wheel_filename(wheel.name)
     except (InvalidWheelFilename, InvalidVersion) as error:
         raise _misnamed(wheel, str(error)) from None
-    digest, tag = hash_of(wheel), next(iter(tags))
+    digest, tag = sha256(wheel), next(iter(tags))
     one = tag.interpreter.startswith("cp") and tag.abi != "abi3"
     name = wheel.name.split("-")[0].replace("_", "-")
-    sha256 = {tag.interpreter: digest} if one else digest
-    return {"wheel": name, "version": str(version), "sha256": sha256}
+    digests = {tag.interpreter: digest} if one else digest
+    return {"wheel": name, "version": str(version), "sha256": digests}
 
 
 def source_of_sdist(archive: Path) -> dict[str, Any]:
     """How project.yaml names an sdist."""
-    from slipway.indexes import hash_of
+    from slipway.fetched import sha256
 
     try:
         name, version = parse_sdist_filename(archive.name)
     except (InvalidSdistFilename, InvalidVersion) as error:
         raise _misnamed(archive, str(error)) from None
-    return {"sdist": str(name), "version": str(version), "sha256": hash_of(archive)}
+    return {"sdist": str(name), "version": str(version), "sha256": sha256(archive)}
 
 
 def _misnamed(file: Path, words: str) -> SlipwayError:

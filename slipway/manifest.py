@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 
 from slipway.errors import BAD_DATA, NO_INPUT, SlipwayError
+from slipway.fetched import sha256
 from slipway.receipts import files_below
 from slipway.records import Record
 
@@ -156,15 +156,6 @@ def read(directory: Path) -> Manifest:
 
 
 # -- checksums
-
-
-def sha256(file: Path) -> str:
-    """The digest of a file's content, as ``sha256sum`` prints it."""
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while block := stream.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def summed(directory: Path) -> Iterator[Path]:

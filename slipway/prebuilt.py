@@ -14,9 +14,8 @@ from packaging.utils import canonicalize_name
 from slipway import console
 from slipway.builds import Site, fetch_in_dev, python_tag
 from slipway.errors import BAD_CONFIG, NO_INPUT, SlipwayError
-from slipway.fetched import make_whole
+from slipway.fetched import make_whole, sha256
 from slipway.images import fingerprint
-from slipway.indexes import hash_of
 from slipway.project import Tree
 
 # One requirement of a lock: its line, and those that go on with it.
@@ -50,7 +49,7 @@ def others_of(tree: Tree) -> str:
 def ensure(s: Site, wheel: Path) -> tuple[Path, Path]:
     """The lock of all that is installed, and a directory with what it names beside the wheel."""
     source, others = s.tree.project.source, others_of(s.tree)
-    lock = f"{others}{source.wheel}=={source.version} --hash=sha256:{hash_of(wheel)}\n"
+    lock = f"{others}{source.wheel}=={source.version} --hash=sha256:{sha256(wheel)}\n"
     name = f"wheels-{python_tag(s.workshop)}-{fingerprint(lock)[:16]}"
     directory = s.workshop.cache / "downloads" / name
 

@@ -49,6 +49,7 @@ from slipway import (
 )
 from slipway.builds import Site
 from slipway.errors import IO_ERROR, SlipwayError
+from slipway.fetched import sha256
 from slipway.images import file_hash, fingerprint
 from slipway.layers import released_image
 from slipway.manifest import File, Isa, Manifest, ReleasedImage, TestRun
@@ -331,7 +332,7 @@ def listed(staged: Path, kinds: Mapping[str, tuple[str, str]]) -> tuple[File, ..
         name = file.relative_to(staged).as_posix()
         others = {sbom.DIRECTORY: "sbom", report.NAME: "report"}
         kind, variant = kinds.get(name) or (others.get(name.partition("/")[0], "docs"), "")
-        files.append(File(name, kind, variant, file.stat().st_size, manifest.sha256(file)))
+        files.append(File(name, kind, variant, file.stat().st_size, sha256(file)))
     return tuple(files)
 
 

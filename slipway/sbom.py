@@ -26,9 +26,10 @@ from slipway import engine, isa
 from slipway.audit import undamaged
 from slipway.engine import LABEL
 from slipway.errors import BAD_DATA, NO_INPUT, SlipwayError
+from slipway.fetched import sha256
 from slipway.images import ALIAS
 from slipway.isa import UnreadableError
-from slipway.manifest import Manifest, sha256
+from slipway.manifest import Manifest
 from slipway.receipts import write_whole
 from slipway.records import Record
 from slipway.settings import Workshop

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from slipway import builds, console, doctor, locks, manifest, outputs, packages, processes, wheels
 from slipway.builds import Site
 from slipway.errors import BAD_DATA, NO_INPUT, USAGE, SlipwayError
+from slipway.fetched import sha256
 from slipway.manifest import File, Manifest
 from slipway.plan import ROOM_TO_BUILD, check_room, home_of, origin_of, own_version
 from slipway.project import resolve
@@ -89,7 +90,7 @@ def verify(workshop: Workshop, directory: str, project: str, source: str) -> Non
         version = replace(made_from.version, epoch=release.epoch)
         sites = sites_of(shop, replace(made_from, version=version))
         made = [file for s in sites for file in make(s, release)]
-        differing = others(release.files, {f.name: manifest.sha256(f) for f in made})
+        differing = others(release.files, {f.name: sha256(f) for f in made})
         if differing:
             now = tools(shop, sites[0].image, slipway)
             why = changed_tools(release.tools, now)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from slipway import manifest
+from slipway.fetched import sha256
 from slipway.manifest import File, Layer, Manifest, ReleasedImage
 from tests.integration.workbench import Checkout, Done
 from tests.unit.fakes import EPOCH, make_manifest
@@ -76,7 +77,7 @@ def release(
     for file, variant in files.items():
         shutil.copy(file, directory)
         kind = {".deb": "deb", ".whl": "wheel"}[file.suffix]
-        size, digest = file.stat().st_size, manifest.sha256(file)
+        size, digest = file.stat().st_size, sha256(file)
         rows.append(File(file.name, kind, variant, size, digest))
     version = directory.name.partition("-")[2]
     made = make_manifest(version, files=tuple(rows), images=images, epoch=epoch)

@@ -18,6 +18,7 @@ import pytest
 from msgspec.structs import replace
 
 from slipway import manifest
+from slipway.fetched import sha256
 from slipway.verification import how
 from tests.integration.conftest import Built, directory_name
 from tests.integration.workbench import (
@@ -74,7 +75,7 @@ def dist(checkout: Checkout) -> Path:
 def listed(directory: Path) -> dict[str, str]:
     """Every file of a directory by its digest; what is hidden, too."""
     files = (f for f in directory.rglob("*") if f.is_file())
-    return {str(f.relative_to(directory)): manifest.sha256(f) for f in files}
+    return {str(f.relative_to(directory)): sha256(f) for f in files}
 
 
 @pytest.fixture
@@ -469,7 +470,7 @@ def test_a_release_is_verified_and_what_differs_is_named(
     deb = forged / "tiny_1.2.0+deb13_amd64.deb"
     deb.write_bytes(deb.read_bytes() + b"!")
     refused(verify(checkout, forged, repository), 65, f"{deb.name} is another file")
-    other = manifest.File(deb.name, "deb", "cpu", deb.stat().st_size, manifest.sha256(deb))
+    other = manifest.File(deb.name, "deb", "cpu", deb.stat().st_size, sha256(deb))
     manifest.write(forged, replace(manifest.read(forged), files=(other,)))
     manifest.write_sums(forged)
     refused(verify(checkout, forged, repository), 65, f"came out otherwise: {deb.name}")

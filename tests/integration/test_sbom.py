@@ -13,7 +13,7 @@ from cyclonedx.validation.json import JsonStrictValidator
 
 from slipway import sbom
 from slipway.errors import NO_INPUT, SlipwayError
-from slipway.manifest import sha256
+from slipway.fetched import sha256
 from slipway.settings import Settings, Workshop
 from tests.integration.conftest import Built
 from tests.integration.releases import debs_of, described, release

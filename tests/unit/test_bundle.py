@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from slipway import bundle, manifest
 from slipway.errors import BAD_DATA, NO_INPUT, SlipwayError
-from slipway.fetched import replace_whole
+from slipway.fetched import replace_whole, sha256
 from slipway.manifest import File
 from tests.unit.fakes import EPOCH, make_manifest, make_workshop
 
@@ -67,7 +67,7 @@ def test_the_archive_says_nothing_of_who_packed_it_and_when(tmp_path: Path) -> N
 def test_a_release_that_is_not_as_it_was_made_is_refused(tmp_path: Path, fault: str) -> None:
     file = tmp_path / "oar.deb"
     file.write_text("package")
-    row = File("oar.deb", "deb", "cpu", 7, manifest.sha256(file))
+    row = File("oar.deb", "deb", "cpu", 7, sha256(file))
     release = make_manifest(files=(row,))
     manifest.write(tmp_path, release)
     assert manifest.read(tmp_path) == release

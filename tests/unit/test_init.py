@@ -10,7 +10,7 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
-from slipway import adopt, draft, indexes, init
+from slipway import adopt, draft, fetched, indexes, init
 from slipway.errors import CANNOT_CREATE, NO_INPUT, UNAVAILABLE, USAGE, SlipwayError
 from slipway.indexes import File, newest_of
 from slipway.project import check_tree, read
@@ -183,7 +183,7 @@ def test_a_wheel_is_named_by_its_hash(tmp_path: Path, workshop: Workshop) -> Non
             archive.writestr("deep_hull/__init__.py", "")
         init.init(workshop, str(wheel), f"hull{number}")
         project = read(made(workshop, f"hull{number}"))
-        digest = indexes.hash_of(wheel)
+        digest = fetched.sha256(wheel)
         assert project.source.wheel == "deep-hull"
         assert project.source.version == f"1.{number}"
         assert project.source.sha256 == ({"cp313": digest} if one else digest)
@@ -199,7 +199,7 @@ def test_an_sdist_is_named_by_its_hash_and_unpacked_only_to_look(
     init.init(workshop, str(archive))
     source = read(made(workshop, "deep-hull")).source
     assert (source.sdist, source.version) == ("deep-hull", "1.4")
-    assert source.sha256 == indexes.hash_of(archive)
+    assert source.sha256 == fetched.sha256(archive)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkout", archive.name]
 
 
