@@ -189,7 +189,7 @@ def test_a_package_that_was_tampered_with_is_not_published(
     raw[len(raw) // 2] ^= 1
     deb.write_bytes(raw)
     done = type_(built.checkout, "aptrepo", dist, tmp_path / "out" / "apt", OWNER, env=keys)
-    refused(done, 65, deb.name, "manifest.json")
+    refused(done, 65, deb.name, "not as it was made")
     nothing_half_made(tmp_path / "out" / "apt")
 
 
