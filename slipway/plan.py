@@ -199,10 +199,14 @@ def origin_of(workshop: Workshop, tree: Tree) -> Origin:
         )
     top = Path(ask_git(tree.source, "rev-parse", "--show-toplevel")[0]).resolve()
     own = [] if workshop.root.is_relative_to(top) else [workshop.root]
+    # What `init` has written of other trees is no part of this release.
+    others = workshop.root / "projects"
+    apart = [] if tree.file.is_relative_to(others) else [f":(exclude){others.name}"]
     for place in (top, *own):
         if read_commit(place):  # a Slipway that was only unpacked is in no commit
-            status = ask_git(place, "status", "--porcelain", "--untracked-files=normal", "--", ".")
-            if error := dirty(place, status):
+            which = [".", *(apart if place == workshop.root else [])]
+            ask = ["status", "--porcelain", "--untracked-files=normal", "--", *which]
+            if error := dirty(place, ask_git(place, *ask)):
                 raise error
     return Origin(top, tree.version.commit, tree.file, tree.source)
 

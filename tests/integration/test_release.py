@@ -115,7 +115,12 @@ def test_a_dirty_tree(checkout: Checkout, repository: Path) -> None:
 def test_a_dirty_slipway(scratch: Checkout, repository: Path) -> None:
     with (scratch.root / "scripts" / "deb").open("a") as script:
         script.write("# a change\n")
-    refused(release(scratch, repository, "--rehearse"), 65, "M scripts/deb", str(scratch.root))
+    # What `init` writes of other trees does not count.
+    (scratch.root / "projects").mkdir()
+    (scratch.root / "projects" / "other.yaml").write_text("name: other\n")
+    error = refused(release(scratch, repository, "--rehearse"), 65, "M scripts/deb")
+    assert str(scratch.root) in error
+    assert "projects" not in error
 
 
 def test_a_tag_that_is_not_there(checkout: Checkout, repository: Path) -> None:
