@@ -51,6 +51,7 @@ TYPE = "release, or debug: not optimised, with this machine's paths, beside it a
 BUILD_TYPE = {"build-type": f"{TYPE} (default: release)"}
 STOP = {"stop": "end what an earlier call has started"}
 ONE_VARIANT = {"variant": "one of the table's (default: cpu)"}
+APP = {"dir": "folder of the application: train.py, and what its image needs beside it"}
 
 
 def task(
@@ -286,6 +287,26 @@ def docs(workshop: Workshop, project: str = "", source: str = "", open_: bool = 
     documentation.docs(workshop, project, source, open_it=open_)
 
 
+@task(
+    VARIANT,
+    TREE,
+    APP,
+    {"show-dockerfile": "print its Dockerfile, or the one that is derived, and nothing else"},
+)
+def app(
+    workshop: Workshop,
+    dir_: str = "",
+    variant: str = "",
+    project: str = "",
+    source: str = "",
+    show_dockerfile: bool = False,
+) -> None:
+    """Make an image of an application's folder."""
+    from slipway import applications
+
+    applications.app(workshop, dir_, variant, project, source, show=show_dockerfile)
+
+
 @task(VARIANT, TREE)
 def prod(workshop: Workshop, variant: str = "", project: str = "", source: str = "") -> None:
     """Make a production image with the Debian package in it."""
@@ -472,7 +493,7 @@ def all_(
 
 
 namespace = Collection(
-    *(setup, doctor, init, dev, build, test, debug, deb, wheel, prod, audit, run),
+    *(setup, doctor, init, dev, build, test, debug, deb, wheel, prod, app, audit, run),
     *(book, docs, read, shell, ssh, ps, stop, clean),
 )
 if (ROOT / "benchmarks").is_dir():  # not where a library has adopted Slipway

@@ -27,7 +27,15 @@ from slipway.receipts import files_below
 from slipway.records import Record
 from slipway.settings import Workshop
 
-KINDS = ("base", "dev", "runtime", "prod", "reader", "book")  # each may be built FROM one before it
+KINDS = (
+    "base",
+    "dev",
+    "runtime",
+    "prod",
+    "reader",
+    "book",
+    "app",
+)  # each may be built FROM one before it
 READ = "read"  # below out/: what people wrote
 HOMES = "ssh"  # and what they keep in their home where they log in
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
