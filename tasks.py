@@ -313,6 +313,38 @@ def app(
     APP,
     {
         "nodes": "so many of them (default: 2)",
+        "procs": "processes of each node (default: 1)",
+        "restarts": "start all nodes again so often when one fails (default: 0)",
+        "memory": "that a node may take, such as 2GB (default: an equal share of what is free)",
+    },
+)
+def train(
+    workshop: Workshop,
+    dir_: str = "",
+    nodes: int = 2,
+    procs: int = 1,
+    restarts: int = 0,
+    memory: str = "",
+    variant: str = "",
+    project: str = "",
+    source: str = "",
+) -> None:
+    """Run an application on N nodes, here: train -- ARGS."""
+    from slipway import training
+    from slipway.training import Wanted
+
+    arguments = tuple(arguments_after_dashes())
+    where = (variant, project, source)
+    wanted = Wanted(dir_, nodes, procs, restarts, memory, *where, arguments)
+    training.train(workshop, wanted)
+
+
+@task(
+    ONE_VARIANT,
+    TREE,
+    APP,
+    {
+        "nodes": "so many of them (default: 2)",
         "procs": "processes of each node (default: 1, or as many as GPUs)",
         "gpus": "GPUs of each node (default: none)",
         "dry-run": "print its YAML and nothing else; no image is made for it",
@@ -525,7 +557,8 @@ def all_(
 
 
 namespace = Collection(
-    *(setup, doctor, init, dev, build, test, debug, deb, wheel, prod, app, deploy, audit, run),
+    *(setup, doctor, init, dev, build, test, debug, deb, wheel, prod, app, audit, run),
+    *(train, deploy),
     *(book, docs, read, shell, ssh, ps, stop, clean),
 )
 if (ROOT / "benchmarks").is_dir():  # not where a library has adopted Slipway

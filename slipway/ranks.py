@@ -1,4 +1,4 @@
-"""Who is who in a job of several nodes: one table, for containers on this machine and for a cluster.
+"""Who is who in a job of several nodes: one table, for containers here and for a cluster.
 
 What is said here in ``SLIPWAY_*`` is read by ``scripts/launch`` in every node, which makes of it
 what frameworks ask for.

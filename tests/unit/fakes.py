@@ -32,7 +32,7 @@ SCRIPTS = (
     *("apt-install", "cuda-install", "pip-install", "packages-dev.txt", "build", "test", "deb"),
     *("stage", "arrange", "check-requirements", "entrypoint", "gpu-probe", "preflight.c"),
     *("coverage", "docs", "emulate", "emulation-kit", "canary.c", "watch.c", "book", "read-book"),
-    *("ssh-profile",),
+    *("ssh-profile", "launch"),
     *("jupyter/overrides.json", "jupyter/page_config.json"),
 )
 

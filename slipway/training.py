@@ -1,0 +1,338 @@
+"""A job of several nodes on this machine: containers of one image, on a network of their own.
+
+Their names, ranks and environment are those that the job has on a cluster (``slipway.ranks``), and
+in each runs the same ``scripts/launch``, which waits for the others and ends with them.
+"""
+
+from __future__ import annotations
+
+import collections
+import re
+import shlex
+import signal
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from slipway import applications, console, engine, outputs, processes, ranks
+from slipway.applications import PLACE, PROGRAM, Application
+from slipway.engine import Job, Mount
+from slipway.errors import TEMPORARY, UNAVAILABLE, USAGE, SlipwayError
+from slipway.records import Record
+from slipway.settings import Workshop
+
+RUNS = "train"  # below out/: what jobs write; `clean` spares it
+LEAST = 400_000_000  # bytes of a process: importing a framework takes most of that
+NOTICE_S = 5  # nodes that have not ended so long after the first that failed are killed
+STOP_S = 8  # and those that are asked to end
+LAST_LINES = 12
+# The last line of scripts/launch.
+SUMMARY = re.compile(r"launch: node \d+ .* after ([\d.]+ s): CPU ([\d.]+ s), memory (\d+ MB)$")
+
+
+class Wanted(Record, frozen=True):
+    """What the command line says."""
+
+    directory: str = ""
+    nodes: int = 2
+    procs: int = 1
+    restarts: int = 0
+    memory: str = ""
+    variant: str = ""
+    project: str = ""
+    source: str = ""
+    arguments: tuple[str, ...] = ()
+
+
+class Run(Record, frozen=True):
+    """A job, through all its restarts."""
+
+    workshop: Workshop
+    application: str
+    name: str
+    """``digits-20261125-020455``."""
+    image: str
+    nodes: int
+    procs: int
+    memory: int
+    """Bytes that a node may take."""
+    arguments: tuple[str, ...] = ()
+
+    @property
+    def out(self) -> Path:
+        """What the job writes."""
+        return self.workshop.out / RUNS / self.name
+
+    @property
+    def hosts(self) -> list[str]:
+        """The nodes' names."""
+        return ranks.names(self.application, self.nodes, self.application)
+
+    @property
+    def network(self) -> str:
+        """The network's name."""
+        return f"slipway-{self.workshop.checkout}-train-{self.name}"
+
+    @property
+    def containers(self) -> list[str]:
+        """The containers' names, in rank order."""
+        checkout = self.workshop.checkout
+        return [engine.container_name(self.job(rank), checkout) for rank in range(self.nodes)]
+
+    def title(self, rank: int) -> str:
+        """How a node is spoken of."""
+        return f"node {rank} ({ranks.names(self.application, self.nodes)[rank]})"
+
+    def job(self, rank: int) -> Job:
+        """One node."""
+        return Job(
+            name=f"train-{self.name}-{rank}",
+            command=[ranks.LAUNCH, "python", f"{PLACE}/{PROGRAM}", *self.arguments],
+            mounts=[
+                Mount(self.out, target=ranks.OUT),
+                # An image by a Dockerfile of its own need not have it.
+                Mount(self.workshop.scripts / "launch", target=ranks.LAUNCH, readonly=True),
+            ],
+            env=ranks.environment(
+                str(rank), self.hosts, port=ranks.PORT, procs=self.procs, wait_s=ranks.WAIT_S
+            ),
+            workdir=ranks.OUT,
+            private=self.network,
+            host=self.hosts[rank],
+            memory=self.memory,
+            shm_size=self.workshop.settings.shm_size,
+            stays=True,
+        )
+
+
+class End(Record, frozen=True):
+    """How a node ended."""
+
+    rank: int
+    status: int
+    out_of_memory: bool = False
+    said: tuple[str, ...] = ()
+    """The last of it."""
+
+
+# -- deciding
+
+
+def check(wanted: Wanted) -> None:
+    """Refuse numbers that make no job."""
+    for flag, value, least in (
+        ("--nodes", wanted.nodes, 1),
+        ("--procs", wanted.procs, 1),
+        ("--restarts", wanted.restarts, 0),
+    ):
+        if value < least:
+            raise SlipwayError(
+                f"{flag} {value}: it has to be {least} at least",
+                fix=["invoke train --dir examples/digits --nodes 2"],
+                code=USAGE,
+            )
+
+
+def memory_of(available: int, nodes: int, procs: int, wanted: int) -> int:
+    """Bytes that each node may take: what is asked for, else an equal share of nine tenths of all.
+
+    :param available: bytes that there are.
+    :param wanted: what ``--memory`` says; 0: nothing.
+    """
+    usable = available * 9 // 10
+    least = wanted or LEAST * procs
+    if nodes * least <= usable:
+        return wanted or usable // nodes
+    fit = usable // least
+    source = "--memory says so" if wanted else "what its processes need at the least"
+    raise SlipwayError(
+        f"{nodes} nodes need more memory than there is: {console.megabytes(nodes * least)} "
+        f"of {console.megabytes(usable)}",
+        cause=f"{console.megabytes(least)} for each node: {source}",
+        fix=[f"invoke train --nodes {fit}" if fit else "less --memory, or a larger machine"],
+        code=UNAVAILABLE,
+    )
+
+
+def guilty(ends: Sequence[End]) -> End | None:
+    """The node that made the others end, of those that ended in this order; None: all is well."""
+    failed = [end for end in ends if end.status]
+    own = [end for end in failed if end.status != UNAVAILABLE]  # which is that of the others
+    return next(iter([*own, *failed]), None)
+
+
+def how(end: End) -> str:
+    """How a node ended, after its name."""
+    if end.out_of_memory:
+        return "ran out of memory"
+    known = [s for s in signal.Signals if s == end.status - 128]
+    if known:
+        return f"was ended by {known[0].name}"
+    return f"ended with status {end.status}"
+
+
+def verdict(run: Run, end: End) -> SlipwayError:
+    """The error of a job that a node has ended."""
+    again = ["invoke train --restarts 1 ..., to go on from the last checkpoint by itself"]
+    what = how(end)
+    if end.out_of_memory:
+        what += f": it may take {console.megabytes(run.memory)}"
+        more = console.megabytes(2 * run.memory).replace(" ", "")
+        again = [f"invoke train --memory {more} ..., or with fewer nodes"]
+    elif end.status == TEMPORARY:
+        what += ": the nodes did not all come together"
+    shown = console.shown(run.out, run.workshop.root)
+    said = [line for line in end.said if not SUMMARY.search(line)]
+    return SlipwayError(
+        f"{run.title(end.rank)} {what}",
+        cause="\n".join(["it said at last:", *said] if said else ["it said nothing"]),
+        fix=[*again, f"ls {shlex.quote(shown)}, which has what was written"],
+        code=end.status,
+    )
+
+
+def rows(run: Run, ends: Sequence[End]) -> list[list[str]]:
+    """The summary: what each node took, as its launcher says in its last line."""
+    table = [["NODE", "STATUS", "TOOK", "CPU", "LARGEST PROCESS"]]
+    for end in sorted(ends, key=lambda end: end.rank):
+        found = [SUMMARY.search(line) for line in end.said]
+        took = next(([*match.groups()] for match in found if match), ["-", "-", "-"])
+        table.append([run.title(end.rank), str(end.status), *took])
+    return table
+
+
+def end_of(rank: int, state: Mapping[str, Any], said: Sequence[str]) -> End:
+    """How a container ended, from the engine's words."""
+    return End(rank, int(state["ExitCode"]), bool(state.get("OOMKilled")), tuple(said))
+
+
+# -- acting
+
+
+def prepare(workshop: Workshop, wanted: Wanted, application: Application, memory: int) -> Run:
+    """The run, with its image made and its directory there."""
+    image = applications.ensure_app(
+        workshop, application, wanted.variant, wanted.project, wanted.source
+    )
+    top = workshop.out / RUNS
+    stamp = f"{application.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    name, number = stamp, 1
+    while (top / name).exists():
+        number += 1
+        name = f"{stamp}-{number}"
+    if not workshop.dry:
+        outputs.make(top / name, workshop.out)
+    return Run(
+        workshop=workshop,
+        application=application.name,
+        name=name,
+        image=image.tag,
+        nodes=wanted.nodes,
+        procs=wanted.procs,
+        memory=memory,
+        arguments=wanted.arguments,
+    )
+
+
+def connect(run: Run) -> None:
+    """Make the network, which leads nowhere else."""
+    label = f"{engine.LABEL}={run.workshop.checkout}"
+    argv = ["network", "create", "--internal", "--label", label, run.network]
+    console.show_command([engine.client(), *argv])
+    if not run.workshop.dry:
+        engine.ask(argv, "make a network for the nodes")
+
+
+def disconnect(run: Run) -> None:
+    """Take the network away."""
+    if not run.workshop.dry:
+        processes.look([engine.client(), "network", "rm", run.network])
+
+
+def stop(run: Run) -> None:
+    """Ask all nodes to end, and make those that do not."""
+    if not run.workshop.dry:
+        processes.look([engine.client(), "stop", "--time", str(STOP_S), *run.containers])
+
+
+def remove(run: Run) -> None:
+    """Take the containers away."""
+    if not run.workshop.dry:
+        engine.remove_container(*run.containers)
+
+
+def attempt(run: Run) -> list[End]:
+    """Start all nodes and show what they say, until all have ended; how they did, in that order."""
+    docker = engine.Docker(run.workshop)
+    with processes.at_the_end(lambda: remove(run)), processes.undone(lambda: stop(run)):
+        for rank in range(run.nodes):
+            said = docker.start(run.job(rank), run.image, {})
+            if said:
+                raise engine.failure(said, f"start {run.title(rank)}")
+        return [] if run.workshop.dry else follow(run)
+
+
+def follow(run: Run) -> list[End]:
+    """Show what the nodes say, each line with its node, until all have ended."""
+    names = ranks.names(run.application, run.nodes)
+    width = max(map(len, names))
+    ends: list[End] = []
+    said = [collections.deque[str](maxlen=LAST_LINES) for _ in names]
+    commands = [[engine.client(), "logs", "--follow", name] for name in run.containers]
+    with processes.Voices(commands) as voices:
+        deadline = 0.0
+        while len(ends) < run.nodes:
+            wait = max(0.0, deadline - time.monotonic()) if deadline else None
+            heard = voices.next(wait)
+            if heard is None:  # a launcher that hangs, or was stopped
+                processes.look([engine.client(), "kill", *run.containers])
+                deadline = 0.0
+                continue
+            rank, line = heard
+            if line is not None:
+                said[rank].append(line)
+                console.say(f"{console.coloured(f'{names[rank]:{width}} |', rank)} {line}")
+                continue
+            container = engine.inspect_container(run.containers[rank])
+            state = container["State"] if container else {"ExitCode": UNAVAILABLE}
+            ends.append(end_of(rank, state, said[rank]))
+            if ends[-1].status and not deadline:
+                deadline = time.monotonic() + NOTICE_S
+    return ends
+
+
+def train(workshop: Workshop, wanted: Wanted) -> None:
+    """What ``invoke train`` does."""
+    check(wanted)
+    application = applications.find(wanted.directory)
+    asked = console.parse_size(wanted.memory, "invoke train --memory 2GB") if wanted.memory else 0
+    memory = memory_of(engine.memory(), wanted.nodes, wanted.procs, asked)
+    run = prepare(workshop, wanted, application, memory)
+    shown = console.shown(run.out, workshop.root)
+    console.say(
+        f"{application.name} on {run.nodes} nodes, {run.procs} process{'es' * (run.procs > 1)} and "
+        f"{console.megabytes(memory)} each; {ranks.OUT} inside is {shown}"
+    )
+    start = time.monotonic()
+    with processes.at_the_end(lambda: disconnect(run)):
+        connect(run)
+        ends = attempt(run)
+        for restart in range(1, wanted.restarts + 1):
+            culprit = guilty(ends)
+            if not culprit:
+                break
+            console.say(
+                f"{run.title(culprit.rank)} {how(culprit)}: restart {restart} of {wanted.restarts}"
+            )
+            ends = attempt(run)
+    if workshop.dry:
+        return
+    console.table(rows(run, ends))
+    culprit = guilty(ends)
+    if culprit:
+        raise verdict(run, culprit)
+    console.say(
+        f"{console.bold('trained')} {application.name} on {run.nodes} nodes in {shown}, "
+        f"{console.seconds(time.monotonic() - start)}"
+    )
