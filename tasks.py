@@ -92,6 +92,7 @@ def doctor(workshop: Workshop) -> None:
         "force": "replace a file that is there and says something else",
         "schema": "print the JSON Schema of project.yaml instead",
         "devcontainer": "write .devcontainer/ from the settings instead, for editors",
+        "app": "make this folder instead: an application to begin with, which trains",
     }
 )
 def init(
@@ -102,6 +103,7 @@ def init(
     force: bool = False,
     schema: bool = False,
     devcontainer: bool = False,
+    app: str = "",
 ) -> None:
     """Look at a source tree and write its project.yaml."""
     from slipway import devcontainer as editor
@@ -110,7 +112,7 @@ def init(
     if devcontainer:
         editor.write(workshop, force=force)
     else:
-        subject.init(workshop, source, name, adopt=adopt, force=force, schema=schema)
+        subject.init(workshop, source, name, adopt=adopt, force=force, schema=schema, app=app)
 
 
 @task({"tag": "give it this name too, such as slipway-dev:mine"})

@@ -16,7 +16,7 @@ from pathlib import Path
 from slipway import builds, console, engine, images, outputs, production, receipts
 from slipway.base import Base
 from slipway.builds import Site
-from slipway.errors import BAD_DATA, NO_INPUT, UNAVAILABLE, USAGE, SlipwayError
+from slipway.errors import BAD_DATA, CANNOT_CREATE, NO_INPUT, UNAVAILABLE, USAGE, SlipwayError
 from slipway.images import Recipe, build_image
 from slipway.production import Image
 from slipway.project import Tree
@@ -84,7 +84,7 @@ def check_name(name: str, fix: str) -> None:
         raise SlipwayError(
             f"'{name}' is no name for an application's image",
             cause=RULE,
-            fix=[f"{fix}{f', to {near}' if near else ''}"],
+            fix=[f"{fix}{f', such as {near}' if near else ''}"],
             code=USAGE,
         )
 
@@ -108,6 +108,35 @@ def files_of(directory: Path) -> tuple[Path, ...]:
             )
         kept.append(path)
     return tuple(f for f in kept if not any(f.is_relative_to(e) for e in environments))
+
+
+# -- a new one
+
+STARTER = Path(__file__).with_name("starter")
+
+
+def begin(workshop: Workshop, wanted: str) -> None:
+    """What ``invoke init --app`` does: make a folder with a program that trains, and runs.
+
+    :param wanted: the folder; its name becomes the application's.
+    """
+    directory = Path(wanted).expanduser().resolve()
+    check_name(directory.name, "choose another")
+    if directory.exists() and not (directory.is_dir() and not any(directory.iterdir())):
+        raise SlipwayError(
+            f"{directory} is there already; nothing was written",
+            fix=["invoke init --app NAME, with another name", f"invoke app --dir {wanted}"],
+            code=CANNOT_CREATE,
+        )
+    files = [file for file in sorted(STARTER.iterdir()) if file.is_file()]
+    names = ", ".join(file.name for file in files)
+    if workshop.dry:
+        console.say(f"{directory} would be made, with {names}")
+        return
+    for file in files:
+        receipts.write_whole(directory / file.name, file.read_text(encoding="utf-8"))
+    console.say(f"{console.bold('made')} {directory}, with {names}")
+    console.say(f"next: {shlex.join(['./go', 'invoke', 'train', '--dir', wanted])}")
 
 
 # -- its Dockerfile
@@ -205,6 +234,11 @@ def check_start(text: str, file: str) -> None:
         fix=[TAKE, "or remove it: invoke app derives one, and --show-dockerfile prints that"],
         code=BAD_DATA,
     )
+
+
+def command(arguments: Sequence[str]) -> list[str]:
+    """What each node of a job runs, after the image's entry point."""
+    return [LAUNCH, "python", f"{PLACE}/{PROGRAM}", *arguments]
 
 
 # -- images: what they are made of

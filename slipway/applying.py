@@ -1,7 +1,4 @@
-"""``invoke deploy --apply``: hand a job to the cluster that KUBECONFIG names, and follow it.
-
-With Kubernetes' own client for Python, which is installed only where somebody wants this.
-"""
+"""``deploy --apply``: hand a job to a cluster, by Kubernetes' own client, which only this needs."""
 
 from __future__ import annotations
 
@@ -17,8 +14,7 @@ from slipway import console, pods
 from slipway.errors import TEMPORARY, SlipwayError
 from slipway.pods import Document
 
-LOOK_S, ANSWER_S = 1.0, (10.0, 30.0)  # to connect in, and to be answered in
-FOLLOW_S = (10.0, 7 * 24 * 3600.0)
+LOOK_S, ANSWER_S, FOLLOW_S = 1.0, (10.0, 30.0), (10.0, 7 * 24 * 3600.0)
 NAME_IT, WITHOUT = "export KUBECONFIG=FILE", "kubectl apply -k out/deploy/NAME, without it"
 INSTALL = "./go python -m pip install --require-hashes --requirement requirements-cluster.txt"
 
@@ -64,8 +60,8 @@ class Cluster:
         """Make an object. What is there already stays, and nothing is deleted unasked."""
         kind, name = document["kind"], document["metadata"]["name"]
         verb = f"create_namespaced_{re.sub(r'(?<=[a-z])(?=[A-Z])', '_', kind).lower()}"
-        make = getattr(self.batch if kind == "Job" else self.core, verb)
-        made = self.ask(make, body=document, none_if=409)
+        api = self.batch if kind == "Job" else self.core
+        made = self.ask(getattr(api, verb), body=document, none_if=409)
         if kind == "Job" and not made:
             fix = [f"kubectl logs --follow job/{name}", f"kubectl delete job {name}, then again"]
             raise SlipwayError(f"the cluster has a job {name} already", fix=fix, code=TEMPORARY)

@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from slipway import applications, builds, console, engine, outputs, ranks, receipts
-from slipway.applications import PLACE, PROGRAM, Application
+from slipway.applications import Application
 from slipway.errors import BAD_DATA, USAGE, SlipwayError
 from slipway.pods import JOB, NUMBER, OTHERS_FAILED, Document
 from slipway.project import resolve
@@ -163,7 +163,10 @@ def _job(plan: Plan) -> Document:
     def on_exit(action: str, *codes: int) -> Document:
         return {"action": action, "onExitCodes": {"operator": "In", "values": [*codes]}}
 
-    disrupted = {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget"}]}
+    disrupted = {
+        "action": "Ignore",
+        "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}],
+    }
     rules = [on_exit("Ignore", OTHERS_FAILED), on_exit("FailJob", *HOPELESS), disrupted]
     return {
         "completionMode": "Indexed",
@@ -218,7 +221,7 @@ def _container(plan: Plan, mounts: Sequence[Document]) -> Document:
         "name": "node",
         "image": plan.image,
         # A dollar is doubled: Kubernetes would replace $(NAME).
-        "args": [word.replace("$", "$$") for word in command(plan.arguments)],
+        "args": [word.replace("$", "$$") for word in applications.command(plan.arguments)],
         "env": [index, *({"name": name, "value": value} for name, value in place.items())],
         "resources": {
             "requests": {"cpu": str(plan.procs), "memory": memory, **gpus},
@@ -231,11 +234,6 @@ def _container(plan: Plan, mounts: Sequence[Document]) -> Document:
             "readOnlyRootFilesystem": True,
         },
     }
-
-
-def command(arguments: Sequence[str]) -> list[str]:
-    """What every node of an application runs, after the image's entry point."""
-    return [ranks.LAUNCH, "python", f"{PLACE}/{PROGRAM}", *arguments]
 
 
 def texts(plan: Plan) -> dict[str, str]:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from slipway import applications, console, engine, outputs, processes, ranks
-from slipway.applications import PLACE, PROGRAM, Application
+from slipway.applications import Application
 from slipway.engine import Job, Mount
 from slipway.errors import TEMPORARY, UNAVAILABLE, USAGE, SlipwayError
 from slipway.records import Record
@@ -88,7 +88,7 @@ class Run(Record, frozen=True):
         """One node."""
         return Job(
             name=f"train-{self.name}-{rank}",
-            command=[ranks.LAUNCH, "python", f"{PLACE}/{PROGRAM}", *self.arguments],
+            command=applications.command(self.arguments),
             mounts=[
                 Mount(self.out, target=ranks.OUT),
                 # An image by a Dockerfile of its own need not have it.

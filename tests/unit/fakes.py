@@ -32,7 +32,7 @@ SCRIPTS = (
     *("apt-install", "cuda-install", "pip-install", "packages-dev.txt", "build", "test", "deb"),
     *("stage", "arrange", "check-requirements", "entrypoint", "gpu-probe", "preflight.c"),
     *("coverage", "docs", "emulate", "emulation-kit", "canary.c", "watch.c", "book", "read-book"),
-    *("ssh-profile", "launch"),
+    *("ssh-profile", "launch", "app-install"),
     *("jupyter/overrides.json", "jupyter/page_config.json"),
 )
 
@@ -44,6 +44,7 @@ def make_workshop(root: Path, **settings: Any) -> Workshop:
         (root / "scripts" / name).parent.mkdir(exist_ok=True)
         (root / "scripts" / name).write_text(f"{name}\n")
     for name in (
+        "Dockerfile.app",
         "Dockerfile.book",
         "Dockerfile.dev",
         "Dockerfile.prod",
