@@ -199,7 +199,7 @@ def test_a_process_that_is_killed_is_told_from_one_that_ran_out_of_memory(gym: G
     hungry = f"{RANK}\nif rank == 1:\n    b'x' * 10**9\n{WAITS}"
     done = gym.train(gym.app("hungry", hungry), "--nodes", "2", "--memory", "200MB")
     error = refused(done, 137, "node 1 (hungry-1) ran out of memory: it may take 200.0 MB")
-    assert "--memory 400.0MB" in error
+    assert "--memory 400MB" in error
 
 
 @pytest.mark.parametrize("victim", [0, 2])
@@ -366,8 +366,12 @@ def test_what_makes_no_job_is_refused_before_anything_starts(gym: Gym, tmp_path:
         (("--dir", str(app), "--nodes", "0"), USAGE, "--nodes 0"),
         (("--dir", str(app), "--procs", "0"), USAGE, "--procs 0"),
         (("--dir", str(app), "--memory", "much"), USAGE, "'much' is no size"),
-        (("--dir", str(app), "--nodes", "1000000"), UNAVAILABLE, "1000000 nodes need more memory"),
-        (("--dir", str(app), "--memory", "9TB"), UNAVAILABLE, "2 nodes need more memory"),
+        (
+            ("--dir", str(app), "--nodes", "1000000"),
+            UNAVAILABLE,
+            "1000000 nodes would need more memory",
+        ),
+        (("--dir", str(app), "--memory", "9TB"), UNAVAILABLE, "2 nodes would need more memory"),
     ):
         done = gym.checkout.invoke("train", "--project", str(gym.library), *arguments)
         refused(done, code, words)
