@@ -339,6 +339,38 @@ def train(
     training.train(workshop, wanted)
 
 
+@task(
+    ONE_VARIANT,
+    TREE,
+    APP,
+    {
+        "nodes": "so many of them (default: 2)",
+        "procs": "processes of each node (default: 1, or as many as GPUs)",
+        "gpus": "GPUs of each node (default: none)",
+        "dry-run": "print its YAML and nothing else; no image is made for it",
+        "apply": "hand it to the cluster that KUBECONFIG names, follow it, and end as it does",
+    },
+)
+def deploy(
+    workshop: Workshop,
+    dir_: str = "",
+    nodes: int = 2,
+    procs: int = 0,
+    gpus: int = 0,
+    variant: str = "",
+    project: str = "",
+    source: str = "",
+    dry_run: bool = False,
+    apply: bool = False,
+) -> None:
+    """Write an application's job for Kubernetes: -- ARGS for it."""
+    from slipway import cluster
+
+    where, counts = (variant, project, source), (nodes, procs, gpus)
+    words = arguments_after_dashes()
+    cluster.deploy(workshop, dir_, counts, where, words, dry_run=dry_run, apply=apply)
+
+
 @task(VARIANT, TREE)
 def prod(workshop: Workshop, variant: str = "", project: str = "", source: str = "") -> None:
     """Make a production image with the Debian package in it."""
@@ -525,7 +557,8 @@ def all_(
 
 
 namespace = Collection(
-    *(setup, doctor, init, dev, build, test, debug, deb, wheel, prod, app, audit, run, train),
+    *(setup, doctor, init, dev, build, test, debug, deb, wheel, prod, app, audit, run),
+    *(train, deploy),
     *(book, docs, read, shell, ssh, ps, stop, clean),
 )
 if (ROOT / "benchmarks").is_dir():  # not where a library has adopted Slipway

@@ -114,7 +114,7 @@ def files_of(directory: Path) -> tuple[Path, ...]:
 
 HEAD = """\
 # An application: the production image, what its folder asks for, and the folder's files.
-# Derived by `invoke app`, which hands in BASE, the production image, and TOOLS: pip, and a launcher.
+# Derived by `invoke app`, which hands in BASE, the production image, and TOOLS, pip and a launcher.
 ARG BASE=prod
 ARG TOOLS=tools
 
