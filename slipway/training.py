@@ -201,6 +201,8 @@ def verdict(run: Run, end: End) -> SlipwayError:
         again = run.wanted.typed(memory=f"{2 * run.memory // 10**6}MB")
     elif end.status == TEMPORARY:
         what += ": the nodes did not all come together"
+    elif end.status == UNAVAILABLE:
+        what += ": it lost another node, of which none has failed by itself"
     shown = console.shown(run.out, run.workshop.root)
     said = [line for line in end.said if not SUMMARY.search(line)]
     return SlipwayError(

@@ -219,6 +219,23 @@ def test_a_node_that_is_killed_is_noticed_within_seconds(gym: Gym, victim: int) 
     assert took < NOTICED_S + 2, said  # containers and network are gone too
 
 
+def test_a_node_that_is_cut_off_from_the_network_is_noticed_within_seconds(gym: Gym) -> None:
+    app = gym.app("severed", WAITS)
+    with gym.checkout.start(*gym.flags(app, "--nodes", "3")) as process:
+        wait_for(lambda: len(gym.nodes()) == 3, "all nodes run")
+        time.sleep(2)
+        (network,) = gym.client.networks.list(filters=gym.checkout.label)
+        start = time.monotonic()
+        network.disconnect(gym.nodes()["severed-2"])
+        said, _ = process.communicate(timeout=60)
+        took = time.monotonic() - start
+    assert process.returncode == UNAVAILABLE, said
+    for rank in (0, 1):
+        assert re.search(rf"severed-{rank} \| launch: node 2 .* is gone", said)
+    assert "it lost another node" in said
+    assert took < NOTICED_S + 2, said
+
+
 def test_a_node_that_hangs_when_it_should_end_is_killed(gym: Gym) -> None:
     program = f"""{RANK}
 import signal

@@ -215,6 +215,11 @@ def test_nodes_that_did_not_find_each_other_are_said_to(tmp_path: Path) -> None:
     assert "did not all come together" in error.what
 
 
+def test_nodes_that_lost_each_other_without_one_that_failed_are_said_to(tmp_path: Path) -> None:
+    error = training.verdict(make_run(tmp_path), End(0, UNAVAILABLE))
+    assert "lost another node" in error.what
+
+
 def test_the_summary_has_every_node_in_order_and_what_its_launcher_says(tmp_path: Path) -> None:
     seat = LAUNCH["Seat"](1, ("digits-0.digits", "digits-1.digits"), 1, 1, 1)
     last = "launch: " + LAUNCH["summary"](seat, 0, 12.34, 9.8, 512_000_000)
