@@ -15,6 +15,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from msgspec.structs import replace
+
 from slipway import applications, console, engine, outputs, processes, ranks
 from slipway.applications import Application
 from slipway.engine import Job, Mount
@@ -44,20 +46,33 @@ class Wanted(Record, frozen=True):
     source: str = ""
     arguments: tuple[str, ...] = ()
 
+    def typed(self, **changes: Any) -> str:
+        """The same command with other flags, to be pasted."""
+        wanted = replace(self, **changes)
+        words = ["invoke", "train", "--dir", wanted.directory, "--nodes", str(wanted.nodes)]
+        for name in ("procs", "restarts", "memory", "variant", "project", "source"):
+            value = getattr(wanted, name)
+            if value != getattr(Wanted(), name):
+                words += [f"--{name}", str(value)]
+        return shlex.join([*words, *(["--", *wanted.arguments] if wanted.arguments else [])])
+
 
 class Run(Record, frozen=True):
     """A job, through all its restarts."""
 
     workshop: Workshop
+    wanted: Wanted
     application: str
     name: str
     """``digits-20261125-020455``."""
     image: str
-    nodes: int
-    procs: int
     memory: int
     """Bytes that a node may take."""
-    arguments: tuple[str, ...] = ()
+
+    @property
+    def nodes(self) -> int:
+        """How many."""
+        return self.wanted.nodes
 
     @property
     def out(self) -> Path:
@@ -88,14 +103,14 @@ class Run(Record, frozen=True):
         """One node."""
         return Job(
             name=f"train-{self.name}-{rank}",
-            command=applications.command(self.arguments),
+            command=applications.command(self.wanted.arguments),
             mounts=[
                 Mount(self.out, target=ranks.OUT),
                 # An image by a Dockerfile of its own need not have it.
                 Mount(self.workshop.scripts / "launch", target=ranks.LAUNCH, readonly=True),
             ],
             env=ranks.environment(
-                str(rank), self.hosts, port=ranks.PORT, procs=self.procs, wait_s=ranks.WAIT_S
+                str(rank), self.hosts, port=ranks.PORT, procs=self.wanted.procs, wait_s=ranks.WAIT_S
             ),
             workdir=ranks.OUT,
             private=self.network,
@@ -122,35 +137,40 @@ class End(Record, frozen=True):
 def check(wanted: Wanted) -> None:
     """Refuse numbers that make no job."""
     for flag, value, least in (
-        ("--nodes", wanted.nodes, 1),
-        ("--procs", wanted.procs, 1),
-        ("--restarts", wanted.restarts, 0),
+        ("nodes", wanted.nodes, 1),
+        ("procs", wanted.procs, 1),
+        ("restarts", wanted.restarts, 0),
     ):
         if value < least:
             raise SlipwayError(
-                f"{flag} {value}: it has to be {least} at least",
-                fix=["invoke train --dir examples/digits --nodes 2"],
+                f"--{flag} {value}: it has to be {least} at least",
+                fix=[wanted.typed(**{flag: least})],
                 code=USAGE,
             )
 
 
-def memory_of(available: int, nodes: int, procs: int, wanted: int) -> int:
+def counted(number: int, one: str, several: str = "") -> str:
+    """``1 node``, ``2 nodes``."""
+    return f"{number} {one if number == 1 else several or one + 's'}"
+
+
+def memory_of(available: int, wanted: Wanted) -> int:
     """Bytes that each node may take: what is asked for, else an equal share of nine tenths of all.
 
     :param available: bytes that there are.
-    :param wanted: what ``--memory`` says; 0: nothing.
     """
+    asked = console.parse_size(wanted.memory, wanted.typed(memory="2GB")) if wanted.memory else 0
     usable = available * 9 // 10
-    least = wanted or LEAST * procs
-    if nodes * least <= usable:
-        return wanted or usable // nodes
+    least = asked or LEAST * wanted.procs
+    if wanted.nodes * least <= usable:
+        return asked or usable // wanted.nodes
     fit = usable // least
-    source = "--memory says so" if wanted else "what its processes need at the least"
+    source = "--memory says so" if asked else "what its processes need at the least"
     raise SlipwayError(
-        f"{nodes} nodes need more memory than there is: {console.megabytes(nodes * least)} "
-        f"of {console.megabytes(usable)}",
+        f"{counted(wanted.nodes, 'node')} would need more memory than there is: "
+        f"{console.megabytes(wanted.nodes * least)} of {console.megabytes(usable)}",
         cause=f"{console.megabytes(least)} for each node: {source}",
-        fix=[f"invoke train --nodes {fit}" if fit else "less --memory, or a larger machine"],
+        fix=[wanted.typed(nodes=fit) if fit else wanted.typed(nodes=1, memory="")],
         code=UNAVAILABLE,
     )
 
@@ -174,20 +194,21 @@ def how(end: End) -> str:
 
 def verdict(run: Run, end: End) -> SlipwayError:
     """The error of a job that a node has ended."""
-    again = ["invoke train --restarts 1 ..., to go on from the last checkpoint by itself"]
+    again = run.wanted.typed(restarts=run.wanted.restarts + 1)
     what = how(end)
     if end.out_of_memory:
         what += f": it may take {console.megabytes(run.memory)}"
-        more = console.megabytes(2 * run.memory).replace(" ", "")
-        again = [f"invoke train --memory {more} ..., or with fewer nodes"]
+        again = run.wanted.typed(memory=f"{2 * run.memory // 10**6}MB")
     elif end.status == TEMPORARY:
         what += ": the nodes did not all come together"
+    elif end.status == UNAVAILABLE:
+        what += ": it lost another node, of which none has failed by itself"
     shown = console.shown(run.out, run.workshop.root)
     said = [line for line in end.said if not SUMMARY.search(line)]
     return SlipwayError(
         f"{run.title(end.rank)} {what}",
         cause="\n".join(["it said at last:", *said] if said else ["it said nothing"]),
-        fix=[*again, f"ls {shlex.quote(shown)}, which has what was written"],
+        fix=[again, f"ls {shlex.quote(shown)}, which has what was written"],
         code=end.status,
     )
 
@@ -225,13 +246,11 @@ def prepare(workshop: Workshop, wanted: Wanted, application: Application, memory
         outputs.make(top / name, workshop.out)
     return Run(
         workshop=workshop,
+        wanted=wanted,
         application=application.name,
         name=name,
         image=image.tag,
-        nodes=wanted.nodes,
-        procs=wanted.procs,
         memory=memory,
-        arguments=wanted.arguments,
     )
 
 
@@ -253,7 +272,7 @@ def disconnect(run: Run) -> None:
 def stop(run: Run) -> None:
     """Ask all nodes to end, and make those that do not."""
     if not run.workshop.dry:
-        processes.look([engine.client(), "stop", "--time", str(STOP_S), *run.containers])
+        processes.look([engine.client(), "stop", "-t", str(STOP_S), *run.containers])
 
 
 def remove(run: Run) -> None:
@@ -271,6 +290,13 @@ def attempt(run: Run) -> list[End]:
             if said:
                 raise engine.failure(said, f"start {run.title(rank)}")
         return [] if run.workshop.dry else follow(run)
+
+
+def state_of(container: str) -> Mapping[str, Any]:
+    """How a container has ended, which may be a moment after it has said its last."""
+    processes.look([engine.client(), "wait", container], timeout=NOTICE_S)
+    found = engine.inspect_container(container)
+    return dict(found["State"]) if found else {"ExitCode": UNAVAILABLE}  # removed by somebody
 
 
 def follow(run: Run) -> list[End]:
@@ -294,9 +320,7 @@ def follow(run: Run) -> list[End]:
                 said[rank].append(line)
                 console.say(f"{console.coloured(f'{names[rank]:{width}} |', rank)} {line}")
                 continue
-            container = engine.inspect_container(run.containers[rank])
-            state = container["State"] if container else {"ExitCode": UNAVAILABLE}
-            ends.append(end_of(rank, state, said[rank]))
+            ends.append(end_of(rank, state_of(run.containers[rank]), said[rank]))
             if ends[-1].status and not deadline:
                 deadline = time.monotonic() + NOTICE_S
     return ends
@@ -306,13 +330,13 @@ def train(workshop: Workshop, wanted: Wanted) -> None:
     """What ``invoke train`` does."""
     check(wanted)
     application = applications.find(wanted.directory)
-    asked = console.parse_size(wanted.memory, "invoke train --memory 2GB") if wanted.memory else 0
-    memory = memory_of(engine.memory(), wanted.nodes, wanted.procs, asked)
+    memory = memory_of(engine.memory(), wanted)
     run = prepare(workshop, wanted, application, memory)
     shown = console.shown(run.out, workshop.root)
     console.say(
-        f"{application.name} on {run.nodes} nodes, {run.procs} process{'es' * (run.procs > 1)} and "
-        f"{console.megabytes(memory)} each; {ranks.OUT} inside is {shown}"
+        f"{application.name} on {counted(wanted.nodes, 'node')}, each of "
+        f"{counted(wanted.procs, 'process', 'processes')} and {console.megabytes(memory)}; "
+        f"{ranks.OUT} inside is {shown}"
     )
     start = time.monotonic()
     with processes.at_the_end(lambda: disconnect(run)):
@@ -333,6 +357,6 @@ def train(workshop: Workshop, wanted: Wanted) -> None:
     if culprit:
         raise verdict(run, culprit)
     console.say(
-        f"{console.bold('trained')} {application.name} on {run.nodes} nodes in {shown}, "
+        f"{console.bold('trained')} {application.name} on {counted(run.nodes, 'node')} in {shown}, "
         f"{console.seconds(time.monotonic() - start)}"
     )

@@ -28,7 +28,7 @@ from slipway.cluster import (
 from slipway.errors import BAD_DATA, UNAVAILABLE, USAGE, SlipwayError
 from slipway.pods import failure, news, refusal, state
 from slipway.settings import ROOT, Workshop
-from slipway.training import Run
+from slipway.training import Run, Wanted
 from tests.unit.fakes import make_workshop
 
 PLAN = Plan("hull", "registry:5000/team/hull@sha256:1a", "", 3, 2, 0, "1Gi", ("--epochs", "3"))
@@ -37,6 +37,12 @@ PLAN = Plan("hull", "registry:5000/team/hull@sha256:1a", "", 3, 2, 0, "1Gi", ("-
 def pod_of(plan: Plan) -> dict[str, Any]:
     spec: dict[str, Any] = documents(plan)["job.yaml"]["spec"]["template"]["spec"]
     return spec
+
+
+def run_of(root: Path) -> Run:
+    """The same job in containers of this machine."""
+    wanted = Wanted("hull", PLAN.nodes, PLAN.procs, arguments=PLAN.arguments)
+    return Run(make_workshop(root), wanted, "hull", "hull-1", "hull:1", 10**9)
 
 
 def container_of(plan: Plan) -> dict[str, Any]:
@@ -49,7 +55,7 @@ def container_of(plan: Plan) -> dict[str, Any]:
 
 def test_containers_here_and_pods_there_get_their_place_from_one_table(tmp_path: Path) -> None:
     """All but the wait is the same, and a pod's number is put in by Kubernetes."""
-    run = Run(make_workshop(tmp_path), "hull", "hull-1", "hull:1", 3, 2, 10**9)
+    run = run_of(tmp_path)
     for rank in range(3):
         env = {row["name"]: row.get("value", "") for row in container_of(PLAN)["env"]}
         assert env.pop(INDEX) == ""
@@ -60,7 +66,7 @@ def test_containers_here_and_pods_there_get_their_place_from_one_table(tmp_path:
 
 
 def test_both_run_the_same_command_and_write_to_the_same_place(tmp_path: Path) -> None:
-    run = Run(make_workshop(tmp_path), "hull", "hull-1", "hull:1", 3, 2, 10**9, PLAN.arguments)
+    run = run_of(tmp_path)
     assert container_of(PLAN)["args"] == list(run.job(0).command)
     assert ranks.OUT in [mount["mountPath"] for mount in container_of(PLAN)["volumeMounts"]]
     assert ranks.OUT in [mount.target for mount in run.job(0).mounts]

@@ -26,10 +26,8 @@ def make_run(root: Path, **changes: Any) -> Run:
         "application": "digits",
         "name": "digits-20261125-020455",
         "image": "slipway-c-digits-app:1",
-        "nodes": 4,
-        "procs": 2,
+        "wanted": Wanted("digits", 4, 2, arguments=("--epochs", "3", "a b")),
         "memory": 2 * GB,
-        "arguments": ("--epochs", "3", "a b"),
     }
     return Run(**{**values, **changes})
 
@@ -129,29 +127,38 @@ def test_one_node_and_no_restarts_are_a_job() -> None:
 
 
 def test_nodes_share_what_memory_there_is_unless_more_or_less_is_asked_for() -> None:
-    assert training.memory_of(10 * GB, 3, 1, 0) == 3 * GB
-    assert training.memory_of(10 * GB, 3, 1, GB) == GB
-    assert training.memory_of(10 * GB, 9, 1, GB) == GB
-    assert training.memory_of(10 * GB, 1, 1, 0) == 9 * GB
+    assert training.memory_of(10 * GB, Wanted(nodes=3)) == 3 * GB
+    assert training.memory_of(10 * GB, Wanted(nodes=3, memory="1GB")) == GB
+    assert training.memory_of(10 * GB, Wanted(nodes=9, memory="1GB")) == GB
+    assert training.memory_of(10 * GB, Wanted(nodes=1)) == 9 * GB
 
 
 @pytest.mark.parametrize(
-    ("nodes", "procs", "wanted", "words"),
+    ("wanted", "words"),
     [
-        (10, 1, GB, ["10 nodes need more", "10000.0 MB", "of 9000.0 MB", "--memory", "--nodes 9"]),
-        (23, 1, 0, ["23 nodes need more", "at the least", "--nodes 22"]),
-        (12, 2, 0, ["--nodes 11"]),
-        (1, 1, 20 * GB, ["1 nodes need more", "less --memory"]),
+        (Wanted("d", 10, memory="1GB"), ["10 nodes", "10000.0 MB of 9000.0 MB", "--nodes 9"]),
+        (Wanted("d", 23), ["23 nodes", "400.0 MB for each node", "at the least", "--nodes 22"]),
+        (Wanted("d", 12, 2), ["800.0 MB for each node", "--nodes 11 --procs 2"]),
+        (Wanted("d", 1, memory="20GB"), ["1 node would", "--memory says so", "--nodes 1'"]),
     ],
 )
 def test_more_nodes_than_the_memory_allows_are_refused_and_how_many_fit_is_said(
-    nodes: int, procs: int, wanted: int, words: list[str]
+    wanted: Wanted, words: list[str]
 ) -> None:
     with pytest.raises(SlipwayError) as caught:
-        training.memory_of(10 * GB, nodes, procs, wanted)
+        training.memory_of(10 * GB, wanted)
     said = f"{caught.value.what} {caught.value.cause} {caught.value.fix}"
     assert [word for word in words if word not in said] == []
     assert caught.value.code == UNAVAILABLE
+
+
+def test_a_command_to_paste_has_what_was_typed_and_what_is_to_be_changed() -> None:
+    wanted = Wanted("a b", 3, procs=2, memory="1GB", arguments=("--epochs", "it's"))
+    assert wanted.typed(memory="2GB", restarts=1) == (
+        "invoke train --dir 'a b' --nodes 3 --procs 2 --restarts 1 --memory 2GB "
+        "-- --epochs 'it'\"'\"'s'"
+    )
+    assert Wanted("d").typed() == "invoke train --dir d --nodes 2"
 
 
 # -- how it ended
@@ -188,7 +195,8 @@ def test_being_killed_and_running_out_of_memory_are_told_apart(tmp_path: Path) -
     assert killed.what == "node 1 (digits-1) was ended by SIGKILL"
     memory = training.verdict(run, training.end_of(1, {"ExitCode": 137, "OOMKilled": True}, []))
     assert memory.what == "node 1 (digits-1) ran out of memory: it may take 2000.0 MB"
-    assert "--memory 4000.0MB" in memory.fix[0]
+    assert "--memory 4000MB" in memory.fix[0]
+    assert "--restarts 1" in killed.fix[0]
     assert killed.code == memory.code == 137
 
 
@@ -205,6 +213,11 @@ def test_the_last_lines_of_the_guilty_node_are_the_cause(tmp_path: Path) -> None
 def test_nodes_that_did_not_find_each_other_are_said_to(tmp_path: Path) -> None:
     error = training.verdict(make_run(tmp_path), End(0, TEMPORARY, said=("launch: error: x",)))
     assert "did not all come together" in error.what
+
+
+def test_nodes_that_lost_each_other_without_one_that_failed_are_said_to(tmp_path: Path) -> None:
+    error = training.verdict(make_run(tmp_path), End(0, UNAVAILABLE))
+    assert "lost another node" in error.what
 
 
 def test_the_summary_has_every_node_in_order_and_what_its_launcher_says(tmp_path: Path) -> None:
