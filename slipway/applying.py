@@ -20,9 +20,9 @@ INSTALL = "./go python -m pip install --require-hashes --requirement requirement
 
 
 class Cluster:
-    """A namespace of a cluster, both as kubectl would choose them."""
+    """A namespace of a cluster, both as kubectl would choose them, without a job of this name."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
         try:
             from kubernetes import client, config
 
@@ -38,6 +38,9 @@ class Cluster:
         settings.retries, self.host = 0, settings.host
         api = client.ApiClient(settings)
         self.core, self.batch = client.CoreV1Api(api), client.BatchV1Api(api)
+        if self.ask(self.batch.read_namespaced_job, name, none_if=404):
+            fix = [f"kubectl logs --follow job/{name}", f"kubectl delete job {name}, then again"]
+            raise SlipwayError(f"the cluster has a job {name} already", fix=fix, code=TEMPORARY)
 
     def ask(self, method: Any, *named: str, none_if: int = 0, **more: Any) -> Document:
         """The answer to a call, as plain JSON; empty for the HTTP status that is no mistake."""
@@ -57,14 +60,11 @@ class Cluster:
         raise SlipwayError(f"the cluster at {self.host} {what}", cause=cause, fix=[fix])
 
     def create(self, document: Document) -> None:
-        """Make an object. What is there already stays, and nothing is deleted unasked."""
+        """Make an object; a service or a volume that is there already stays."""
         kind, name = document["kind"], document["metadata"]["name"]
         verb = f"create_namespaced_{re.sub(r'(?<=[a-z])(?=[A-Z])', '_', kind).lower()}"
         api = self.batch if kind == "Job" else self.core
-        made = self.ask(getattr(api, verb), body=document, none_if=409)
-        if kind == "Job" and not made:
-            fix = [f"kubectl logs --follow job/{name}", f"kubectl delete job {name}, then again"]
-            raise SlipwayError(f"the cluster has a job {name} already", fix=fix, code=TEMPORARY)
+        made = self.ask(getattr(api, verb), body=document, none_if=0 if kind == "Job" else 409)
         console.say(f"{kind} {name}: {'made' if made else 'was there'}")
 
     def show(self, pod: str, node: str) -> None:
@@ -75,9 +75,9 @@ class Cluster:
                 console.say(f"{node}: {line.decode(errors='replace').rstrip()}")
 
 
-def apply(documents: Sequence[Document]) -> None:
+def apply(there: Cluster, documents: Sequence[Document]) -> None:
     """Make what is described, the job last; print what its nodes say, and end as it ends."""
-    there, name = Cluster(), documents[-1]["metadata"]["name"]
+    name = documents[-1]["metadata"]["name"]
     for document in documents:
         there.create(document)
     label, known, readers = f"{pods.JOB}={name}", dict[str, str](), list[threading.Thread]()

@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from slipway import applications, builds, console, engine, outputs, ranks, receipts
+from slipway import applications, applying, builds, console, engine, outputs, ranks, receipts
 from slipway.applications import Application
 from slipway.errors import BAD_DATA, USAGE, SlipwayError
 from slipway.pods import JOB, NUMBER, OTHERS_FAILED, Document
@@ -292,6 +292,9 @@ def deploy(
     check_counts(nodes, procs, gpus)
     application = applications.find(wanted)
     check_launcher(application)
+    there = None
+    if apply and not (dry_run or workshop.dry):  # what it refuses is not told after minutes
+        there = applying.Cluster(application.name)
     image, remark = _image(workshop, application, where, make=not dry_run)
     plan = Plan(
         name=application.name,
@@ -308,18 +311,12 @@ def deploy(
         console.say("---\n".join(files.values()).rstrip())
         return
     directory = write(workshop, plan.name, files)
-    shown = console.shown(directory, workshop.root)
     if remark:
         console.say(remark)
-    if not apply:
-        console.say(
-            f"next: kubectl apply -k {shown}; the job's rows of its log: kubectl logs -f "
-            f"job/{plan.name}"
-        )
-    elif not workshop.dry:
-        from slipway import applying
-
-        applying.apply([*documents(plan).values()])
+    if there:
+        applying.apply(there, [*documents(plan).values()])
+    else:
+        console.say(f"next: kubectl apply -k {console.shown(directory, workshop.root)}")
 
 
 def check_launcher(application: Application) -> None:
