@@ -91,13 +91,12 @@ def check_name(name: str, fix: str) -> None:
 
 def files_of(directory: Path) -> tuple[Path, ...]:
     """The files of an application: hidden ones, byte code and virtual environments aside."""
+    found = list(receipts.files_below(directory))
+    environments = [path.parent for path in found if path.name == "pyvenv.cfg"]
     kept = []
-    environments: list[Path] = []
-    for path in receipts.files_below(directory):
-        if path.name == "pyvenv.cfg":
-            environments.append(path.parent)
-        parts = path.relative_to(directory).parts
-        if any(part.startswith(".") for part in parts):
+    for path in found:
+        is_hidden = any(part.startswith(".") for part in path.relative_to(directory).parts)
+        if is_hidden or any(path.is_relative_to(environment) for environment in environments):
             continue
         if not path.is_file():
             raise SlipwayError(
@@ -107,7 +106,7 @@ def files_of(directory: Path) -> tuple[Path, ...]:
                 code=NO_INPUT,
             )
         kept.append(path)
-    return tuple(f for f in kept if not any(f.is_relative_to(e) for e in environments))
+    return tuple(kept)
 
 
 # -- a new one

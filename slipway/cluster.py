@@ -90,7 +90,7 @@ def check_counts(nodes: int, procs: int, gpus: int) -> None:
     for flag, number, least in (("nodes", nodes, 1), ("procs", procs, 0), ("gpus", gpus, 0)):
         if number < least:
             raise SlipwayError(
-                f"--{flag} {number}: a job has {least or 'no fewer than 0'}{' or more' * least}",
+                f"--{flag} {number}: of a job it is at least {least}",
                 fix=["invoke deploy --dir DIR --nodes 2"],
                 code=USAGE,
             )
@@ -101,7 +101,7 @@ def reference(image: Mapping[str, Any] | None, alias: str) -> tuple[str, str]:
 
     :param image: as the engine describes it; None: it is not here.
     """
-    digests = [d for d in (image or {}).get("RepoDigests") or () if "/" in d]
+    digests = sorted(d for d in (image or {}).get("RepoDigests") or () if "/" in d)
     if digests:
         return str(digests[0]), ""
     why = "has not been pushed from here" if image else "has not been made here"

@@ -55,6 +55,7 @@ def refusal(call: Any, *arguments: Any) -> SlipwayError:
 def test_a_folder_s_files_are_sent_but_for_what_tools_leave_behind(tmp_path: Path) -> None:
     folder = make_folder(tmp_path, "data/x.csv", ".git/config", "__pycache__/train.pyc", ".secret")
     make_folder(tmp_path, "env/pyvenv.cfg", "env/lib/a.py", "data/.ipynb_checkpoints/x")
+    (folder / "env" / "lib64").symlink_to("lib")  # as every virtual environment has it
     found = find(str(folder))
     assert found.name == "hull"
     sent = [file.relative_to(folder).as_posix() for file in found.files]
