@@ -111,8 +111,6 @@ def files_of(directory: Path) -> tuple[Path, ...]:
 
 # -- a new one
 
-STARTER = Path(__file__).with_name("starter")
-
 
 def begin(workshop: Workshop, wanted: str) -> None:
     """What ``invoke init --app`` does: make a folder with a program that trains, and runs.
@@ -127,7 +125,8 @@ def begin(workshop: Workshop, wanted: str) -> None:
             fix=["invoke init --app NAME, with another name", f"invoke app --dir {wanted}"],
             code=CANNOT_CREATE,
         )
-    files = [file for file in sorted(STARTER.iterdir()) if file.is_file()]
+    starter = workshop.scripts / "starter"
+    files = [file for file in sorted(starter.iterdir()) if file.is_file()]
     names = ", ".join(file.name for file in files)
     if workshop.dry:
         console.say(f"{directory} would be made, with {names}")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from slipway import applications, images, init
+from slipway import images, init
 from slipway.applications import (
     Application,
     alias_of,
@@ -28,7 +28,7 @@ from slipway.errors import BAD_DATA, CANNOT_CREATE, NO_INPUT, UNAVAILABLE, USAGE
 from slipway.housekeeping import KINDS
 from slipway.images import ALIAS, SECRET_LIMIT, secrets, stage
 from slipway.ranks import LAUNCH
-from slipway.settings import ROOT, Workshop
+from slipway.settings import ROOT, Settings, Workshop
 from tests.unit.fakes import make_tree, make_workshop
 
 FILES = ("train.py", "requirements.txt", "apt.txt", "data/a.csv", "data/deep/b.csv", "more.py")
@@ -331,31 +331,37 @@ def test_what_a_step_of_a_folder_s_own_says_is_left_to_docker() -> None:
 # -- one to begin with
 
 
-def test_a_new_application_is_one(workshop: Workshop, tmp_path: Path) -> None:
-    begin(workshop, str(tmp_path / "hull"))
+@pytest.fixture
+def real() -> Workshop:
+    """This checkout, whose starter is the real one."""
+    return Workshop(root=ROOT, settings=Settings())
+
+
+def test_a_new_application_is_one(real: Workshop, tmp_path: Path) -> None:
+    begin(real, str(tmp_path / "hull"))
     found = find(str(tmp_path / "hull"))
     assert [file.name for file in found.files] == ["requirements.txt", "train.py"]
     compile(found.files[1].read_text(), "train.py", "exec")
 
 
-def test_init_makes_it_too(workshop: Workshop, tmp_path: Path) -> None:
-    init.init(workshop, "", app=str(tmp_path / "hull"))
+def test_init_makes_it_too(real: Workshop, tmp_path: Path) -> None:
+    init.init(real, "", app=str(tmp_path / "hull"))
     assert (tmp_path / "hull" / "train.py").is_file()
 
 
-def test_what_is_there_is_not_written_over(workshop: Workshop, tmp_path: Path) -> None:
+def test_what_is_there_is_not_written_over(real: Workshop, tmp_path: Path) -> None:
     folder = make_folder(tmp_path)
-    assert refusal(begin, workshop, str(folder)).code == CANNOT_CREATE
+    assert refusal(begin, real, str(folder)).code == CANNOT_CREATE
     assert (folder / "train.py").read_text() == "train.py\n"
     (tmp_path / "empty").mkdir()
-    begin(workshop, str(tmp_path / "empty"))
-    assert refusal(begin, workshop, str(tmp_path / "Hull 1")).code == USAGE
+    begin(real, str(tmp_path / "empty"))
+    assert refusal(begin, real, str(tmp_path / "Hull 1")).code == USAGE
 
 
 def test_dry_makes_nothing(
-    workshop: Workshop, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    real: Workshop, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    dry = Workshop(workshop.root, workshop.settings, dry=True)
+    dry = Workshop(real.root, real.settings, dry=True)
     begin(dry, str(tmp_path / "hull"))
     assert not (tmp_path / "hull").exists()
     assert "would be made" in capsys.readouterr().out
@@ -363,7 +369,9 @@ def test_dry_makes_nothing(
 
 def test_book_examples_and_starter_have_one_version_of_the_framework() -> None:
     files = [ROOT / "requirements-book.in", *ROOT.glob("examples/*/requirements.txt")]
-    texts = [file.read_text() for file in [*files, applications.STARTER / "requirements.txt"]]
+    texts = [
+        file.read_text() for file in [*files, ROOT / "scripts" / "starter" / "requirements.txt"]
+    ]
     found = {
         version for text in texts for version in re.findall(r"^paddlepaddle==(\S+)", text, re.M)
     }
