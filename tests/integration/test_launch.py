@@ -123,6 +123,15 @@ def test_nodes_start_in_any_order_and_each_is_told_its_place(
         assert found == {(str(2 * rank), "0"), (str(2 * rank + 1), "1")}
 
 
+def test_several_processes_of_a_node_do_not_mix_their_lines(nodes: Nodes) -> None:
+    nodes.number, nodes.procs = 1, 4
+    program = "import os\nfor n in range(200):\n    print('line', n, 'of', os.environ['RANK'])"
+    nodes.start(0, sys.executable, "-c", program)
+    assert nodes.statuses() == [0]
+    lines = [line for line in nodes.said(0).splitlines() if not line.startswith("launch: ")]
+    assert sorted(lines) == sorted(f"line {n} of {rank}" for n in range(200) for rank in range(4))
+
+
 def test_a_node_may_be_late(nodes: Nodes) -> None:
     nodes.start(1, "true")
     nodes.start(0, "true")
