@@ -6,6 +6,6 @@ ARG DEV=dev
 FROM ${DEV} AS dev
 
 FROM scratch AS tools
-# As a wheel it runs where it lies, by the Python of whoever mounts it.
-COPY --from=dev /usr/share/python-wheels/pip-*.whl /
+# As a wheel it runs where it lies, by the Python of whoever mounts it; Debian's reads Debian's certificates.
+COPY --from=dev /usr/share/python-wheels/pip-*.whl /etc/ssl/certs/ca-certificates.crt /
 COPY --chmod=0755 tools launch /

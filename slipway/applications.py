@@ -139,6 +139,7 @@ def begin(workshop: Workshop, wanted: str) -> None:
 
 # -- its Dockerfile
 
+CERTIFICATES = "ca-certificates.crt"
 HEAD = """\
 # An application: the production image, what its folder asks for, and the folder's files.
 # Derived by `invoke app`, which hands in BASE, the production image, and TOOLS, pip and a launcher.
@@ -153,6 +154,7 @@ ENVIRONMENT = f"""\
 FROM ${{BASE}} AS environment
 RUN --mount=type=cache,id=slipway-wheels,target=/wheelhouse \\
     --mount=type=bind,from=tools,target=/run/slipway \\
+    --mount=type=bind,from=tools,source=/{CERTIFICATES},target=/etc/ssl/certs/{CERTIFICATES} \\
     --mount=type=bind,source={REQUIREMENTS},target=/run/{REQUIREMENTS} \\
     --mount=type=secret,id=ca \\
     --mount=type=secret,id=pip \\
@@ -312,6 +314,8 @@ def explain(said: str) -> SlipwayError | None:
         if not any(script in line for line in failed):
             continue
         words = "\n".join(dict.fromkeys(line for line in lines if re.match(mark, line)))
+        if not words:
+            return None
         if re.search(UNREACHABLE, said):
             return SlipwayError(
                 f"no {index} index can be reached, and not all that {file} names is here",

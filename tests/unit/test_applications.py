@@ -328,6 +328,12 @@ def test_what_a_step_of_a_folder_s_own_says_is_left_to_docker() -> None:
     assert explain(said) is None
 
 
+def test_a_tool_that_breaks_is_not_taken_for_a_wrong_requirement() -> None:
+    said = re.sub(r"#9 1\.31\d ERROR: [^\n]*\n", "", PIP)
+    assert "app-install" in said
+    assert explain(said) is None
+
+
 # -- one to begin with
 
 
