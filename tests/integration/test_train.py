@@ -402,7 +402,7 @@ def test_what_makes_no_job_is_refused_before_anything_starts(gym: Gym, tmp_path:
 @pytest.fixture(scope="module")
 def one_node(built: Built) -> str:
     """What the digits' example says on one node."""
-    flags = ("train", "--dir", "examples/digits", "--nodes", "1", "--", "--epochs", "4")
+    flags = ("train", "--dir", "examples/digits", "--nodes", "1", "--", "--epochs", "5")
     return succeed(built.checkout.invoke(*flags, timeout=280))
 
 
@@ -416,7 +416,7 @@ def result_of(said: str) -> tuple[str, list[str]]:
 def test_the_digits_are_learnt_by_several_nodes_as_by_one(
     nodes: int, built: Built, one_node: str
 ) -> None:
-    flags = ["--dir", "examples/digits", "--nodes", str(nodes), "--", "--epochs", "4"]
+    flags = ["--dir", "examples/digits", "--nodes", str(nodes), "--", "--epochs", "5"]
     with built.checkout.start("train", *flags) as process:
         begun: dict[str, float] = {}
         lines = []
@@ -440,7 +440,7 @@ def test_the_digits_are_learnt_by_several_nodes_as_by_one(
 def test_a_job_that_is_killed_goes_on_and_its_losses_are_those_of_an_unbroken_one(
     built: Built, one_node: str, client: Any
 ) -> None:
-    flags = ["--dir", "examples/digits", "--restarts", "1", "--", "--epochs", "4"]
+    flags = ["--dir", "examples/digits", "--restarts", "1", "--", "--epochs", "5"]
     with built.checkout.start("train", *flags) as process:
         lines = []
         assert process.stdout
@@ -459,5 +459,5 @@ def test_a_job_that_is_killed_goes_on_and_its_losses_are_those_of_an_unbroken_on
         [float(row.split(",")[1]) for row in file.read_text().splitlines()[1:]]
         for file in (files[0], files[-1])
     )
-    assert len(whole) == len(broken) == 4 * 45
+    assert len(whole) == len(broken) == 5 * 45
     assert max(abs(a - b) for a, b in zip(whole, broken, strict=True)) < 1e-3
