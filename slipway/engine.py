@@ -144,7 +144,7 @@ class Job(Record, frozen=True):
     capabilities: tuple[str, ...] = ()
     """Linux capabilities beyond the engine's own few, such as ``SYS_PTRACE``."""
     private: str = ""
-    """A network to be on that leads nowhere else, by its name."""
+    """A network of its own to be on, without a way out, by its name."""
     host: str = ""
     """What it is called there; with a dot, its own name is what stands before that."""
     memory: int = 0
@@ -238,7 +238,9 @@ def network_arguments(job: Job) -> list[str]:
     """Whom a container reaches, and who reaches it: nobody, unless the job says so."""
     if job.private:
         name = job.host.partition(".")[0]
-        return ["--network", job.private, "--network-alias", job.host, "--hostname", name]
+        argv = ["--network", job.private, "--network-alias", job.host, "--hostname", name]
+        # A name that is not there yet is asked for outside too, where nobody answers for 10 s.
+        return [*argv, "--dns-option", "timeout:1", "--dns-option", "attempts:1"]
     argv = [] if job.network else ["--network", "none"]
     for port in job.ports:
         argv += ["--publish", f"{EVERYWHERE if job.lan else '127.0.0.1'}:{port}"]

@@ -255,7 +255,7 @@ def prepare(workshop: Workshop, wanted: Wanted, application: Application, memory
 
 
 def connect(run: Run) -> None:
-    """Make the network, which leads nowhere else."""
+    """Make the network, which has no way out."""
     label = f"{engine.LABEL}={run.workshop.checkout}"
     argv = ["network", "create", "--internal", "--label", label, run.network]
     console.show_command([engine.client(), *argv])

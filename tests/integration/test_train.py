@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import re
 import shlex
 import signal
+import socket
 import textwrap
 import time
 from collections.abc import Callable
@@ -136,14 +139,33 @@ def test_nodes_talk_by_the_names_of_a_cluster_and_each_line_says_whose_it_is(gym
     assert "trained talking on 3 nodes" in table
 
 
-def test_a_job_reaches_nothing_but_its_own_nodes(gym: Gym) -> None:
-    program = """\
-        import pathlib, socket
-        routes = pathlib.Path("/proc/net/route").read_text().splitlines()[1:]
-        print("default routes:", sum(line.split()[1] == "00000000" for line in routes))
-    """
-    said = succeed(gym.train(gym.app("alone", program), "--nodes", "1"))
-    assert "default routes: 0" in said
+def test_a_job_reaches_no_container_but_its_own_nodes(gym: Gym) -> None:
+    receipt = json.loads((gym.checkout.out / "apps" / "first" / "cpu.json").read_text())
+    server = gym.client.containers.run(
+        receipt["facts"]["tag"], ["python", "-m", "http.server", "8000"], detach=True, init=True
+    )
+    try:
+        server.reload()
+        address = server.attrs["NetworkSettings"]["IPAddress"]
+
+        def reached() -> bool:
+            with contextlib.suppress(OSError), socket.create_connection((address, 8000), 1):
+                return True
+            return False
+
+        wait_for(reached, "the other container answers")
+        program = f"""\
+            import socket
+            try:
+                socket.create_connection(("{address}", 8000), timeout=3)
+                print("reached")
+            except OSError as error:
+                print("not reached:", error)
+        """
+        said = succeed(gym.train(gym.app("alone", program), "--nodes", "1"))
+        assert "alone-0 | not reached: timed out" in said
+    finally:
+        server.remove(force=True)
 
 
 def test_what_a_job_writes_belongs_to_the_caller(

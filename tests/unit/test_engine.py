@@ -98,6 +98,7 @@ def test_a_job_on_a_network_of_its_own_is_found_there_by_its_name_and_nowhere_el
     assert values(argv, "--network") == ["slipway-n"]
     assert values(argv, "--network-alias") == ["digits-1.digits"]
     assert values(argv, "--hostname") == ["digits-1"]
+    assert values(argv, "--dns-option") == ["timeout:1", "attempts:1"]
     assert "--publish" not in argv
 
 
