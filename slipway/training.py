@@ -7,6 +7,8 @@ in each runs the same ``scripts/launch``, which waits for the others and ends wi
 from __future__ import annotations
 
 import collections
+import contextlib
+import itertools
 import re
 import shlex
 import signal
@@ -29,6 +31,7 @@ LEAST = 400_000_000  # bytes of a process: importing a framework takes most of t
 NOTICE_S = 5  # nodes that have not ended so long after the first that failed are killed
 STOP_S = 8  # and those that are asked to end
 LAST_LINES = 12
+KILLED = 128 + 9  # SIGKILL, which is no name on every system
 # The last line of scripts/launch.
 SUMMARY = re.compile(r"launch: node \d+ .* after ([\d.]+ s): CPU ([\d.]+ s), memory (\d+ MB)$")
 
@@ -127,6 +130,8 @@ class End(Record, frozen=True):
     rank: int
     status: int
     out_of_memory: bool = False
+    by_us: bool = False
+    """It did not end with the others, and was killed."""
     said: tuple[str, ...] = ()
     """The last of it."""
 
@@ -176,10 +181,20 @@ def memory_of(available: int, wanted: Wanted) -> int:
 
 
 def guilty(ends: Sequence[End]) -> End | None:
-    """The node that made the others end, of those that ended in this order; None: all is well."""
-    failed = [end for end in ends if end.status]
-    own = [end for end in failed if end.status != UNAVAILABLE]  # which is that of the others
-    return next(iter([*own, *failed]), None)
+    """The node that made the others end, of those that ended in this order; None: all is well.
+
+    What is killed says nothing, while a neighbour that loses its connection may fail of that with a
+    status of its own, and be gone first.
+    """
+
+    def rank(end: End) -> int:
+        if end.by_us or end.status == UNAVAILABLE:
+            return 3  # with the others
+        if end.out_of_memory:
+            return 0
+        return 1 if end.status == KILLED else 2
+
+    return min((end for end in ends if end.status), key=rank, default=None)
 
 
 def how(end: End) -> str:
@@ -223,9 +238,13 @@ def rows(run: Run, ends: Sequence[End]) -> list[list[str]]:
     return table
 
 
-def end_of(rank: int, state: Mapping[str, Any], said: Sequence[str]) -> End:
-    """How a container ended, from the engine's words."""
-    return End(rank, int(state["ExitCode"]), bool(state.get("OOMKilled")), tuple(said))
+def end_of(rank: int, state: Mapping[str, Any], said: Sequence[str], *, by_us: bool) -> End:
+    """How a container ended, from the engine's words.
+
+    :param by_us: we had killed what had not ended.
+    """
+    status, memory = int(state["ExitCode"]), bool(state.get("OOMKilled"))
+    return End(rank, status, memory, by_us and status == KILLED, tuple(said))
 
 
 # -- acting
@@ -236,14 +255,8 @@ def prepare(workshop: Workshop, wanted: Wanted, application: Application, memory
     image = applications.ensure_app(
         workshop, application, wanted.variant, wanted.project, wanted.source
     )
-    top = workshop.out / RUNS
     stamp = f"{application.name}-{time.strftime('%Y%m%d-%H%M%S')}"
-    name, number = stamp, 1
-    while (top / name).exists():
-        number += 1
-        name = f"{stamp}-{number}"
-    if not workshop.dry:
-        outputs.make(top / name, workshop.out)
+    name = stamp if workshop.dry else claim(outputs.make(workshop.out / RUNS, workshop.out), stamp)
     return Run(
         workshop=workshop,
         wanted=wanted,
@@ -252,6 +265,16 @@ def prepare(workshop: Workshop, wanted: Wanted, application: Application, memory
         image=image.tag,
         memory=memory,
     )
+
+
+def claim(top: Path, name: str) -> str:
+    """Make a directory of this name, or of the next that nobody has."""
+    for number in itertools.count(1):
+        found = name if number == 1 else f"{name}-{number}"
+        with contextlib.suppress(FileExistsError):
+            (top / found).mkdir()
+            return found
+    raise AssertionError("numbers have no end")
 
 
 def connect(run: Run) -> None:
@@ -306,23 +329,26 @@ def follow(run: Run) -> list[End]:
     ends: list[End] = []
     said = [collections.deque[str](maxlen=LAST_LINES) for _ in names]
     commands = [[engine.client(), "logs", "--follow", name] for name in run.containers]
+    deadline, killed = float("inf"), False
     with processes.Voices(commands) as voices:
-        deadline = 0.0
         while len(ends) < run.nodes:
-            wait = max(0.0, deadline - time.monotonic()) if deadline else None
-            heard = voices.next(wait)
-            if heard is None:  # a launcher that hangs, or was stopped
+            left = deadline - time.monotonic()
+            if left <= 0:  # a launcher that hangs, or was stopped
                 processes.look([engine.client(), "kill", *run.containers])
-                deadline = 0.0
+                deadline, killed = float("inf"), True
+                continue
+            heard = voices.next(None if left == float("inf") else left)
+            if heard is None:
                 continue
             rank, line = heard
             if line is not None:
                 said[rank].append(line)
                 console.say(f"{console.coloured(f'{names[rank]:{width}} |', rank)} {line}")
                 continue
-            ends.append(end_of(rank, state_of(run.containers[rank]), said[rank]))
-            if ends[-1].status and not deadline:
-                deadline = time.monotonic() + NOTICE_S
+            state = state_of(run.containers[rank])
+            ends.append(end_of(rank, state, said[rank], by_us=killed))
+            if ends[-1].status and not killed:
+                deadline = min(deadline, time.monotonic() + NOTICE_S)
     return ends
 
 

@@ -175,7 +175,10 @@ def test_a_job_whose_nodes_all_end_well_has_no_guilty_one() -> None:
         ([End(0, 69), End(2, 7), End(1, 69)], 2),  # it waited for its own other processes
         ([End(1, 75), End(0, 75)], 1),
         ([End(1, 0), End(0, 69)], 0),
-        ([End(1, 3), End(0, 137)], 1),  # which we killed, because it did not listen
+        ([End(1, 3), End(0, 137, by_us=True)], 1),  # it did not listen
+        ([End(0, 69), End(1, 137, by_us=True)], 0),
+        ([End(0, 1), End(2, 137)], 2),  # it lost its connection to what was killed
+        ([End(0, 134), End(2, 137), End(1, 137, out_of_memory=True)], 1),
     ],
 )
 def test_the_guilty_one_is_the_first_that_ended_by_itself(ends: list[End], rank: int) -> None:
@@ -189,11 +192,27 @@ def test_the_status_of_nodes_that_end_with_others_is_the_launcher_s() -> None:
     assert LAUNCH["TEMPORARY"] == TEMPORARY
 
 
+def ended(status: int = 137, *, out_of_memory: bool, by_us: bool = False) -> End:
+    state = {"ExitCode": status, "OOMKilled": out_of_memory}
+    return training.end_of(1, state, [], by_us=by_us)
+
+
+def test_a_node_that_ended_by_itself_after_all_was_not_killed_by_us() -> None:
+    assert ended(out_of_memory=False, by_us=True).by_us
+    assert not ended(69, out_of_memory=False, by_us=True).by_us
+
+
+def test_two_jobs_of_one_second_have_directories_of_their_own(tmp_path: Path) -> None:
+    found = [training.claim(tmp_path, "digits-1") for _ in range(3)]
+    assert found == ["digits-1", "digits-1-2", "digits-1-3"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == found
+
+
 def test_being_killed_and_running_out_of_memory_are_told_apart(tmp_path: Path) -> None:
     run = make_run(tmp_path)
-    killed = training.verdict(run, training.end_of(1, {"ExitCode": 137, "OOMKilled": False}, []))
+    killed = training.verdict(run, ended(out_of_memory=False))
     assert killed.what == "node 1 (digits-1) was ended by SIGKILL"
-    memory = training.verdict(run, training.end_of(1, {"ExitCode": 137, "OOMKilled": True}, []))
+    memory = training.verdict(run, ended(out_of_memory=True))
     assert memory.what == "node 1 (digits-1) ran out of memory: it may take 2000.0 MB"
     assert "--memory 4000MB" in memory.fix[0]
     assert "--restarts 1" in killed.fix[0]
