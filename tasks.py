@@ -239,6 +239,30 @@ def debug(
     debugging.debug(workshop, wish, *where)
 
 
+@task(
+    ONE_VARIANT,
+    TREE,
+    PLACE,
+    {
+        "fix": "write what the tools can mend; the one task that changes your source",
+        "all": "clang-tidy looks at every file, not only at what differs from the default branch",
+    },
+)
+def lint(
+    workshop: Workshop,
+    variant: str = "",
+    project: str = "",
+    source: str = "",
+    engine: str = "",
+    fix: bool = False,
+    all_: bool = False,
+) -> None:
+    """Check the source with clang-format, clang-tidy and ruff."""
+    from slipway import linting
+
+    linting.lint(workshop, variant, project, source, engine, fix=fix, everything=all_)
+
+
 @task(VARIANT, TREE, PLACE)
 def deb(
     workshop: Workshop, variant: str = "", project: str = "", source: str = "", engine: str = ""
@@ -559,7 +583,7 @@ def all_(
 
 
 namespace = Collection(
-    *(setup, doctor, init, dev, build, test, debug, deb, wheel, prod, app, audit, run),
+    *(setup, doctor, init, dev, build, test, debug, lint, deb, wheel, prod, app, audit, run),
     *(train, deploy),
     *(book, docs, read, shell, ssh, ps, stop, clean),
 )

@@ -71,9 +71,16 @@ def machine() -> str:
 
 
 def timed(
-    argv: Sequence[str], *, cwd: Path | None = None, env: dict[str, str] | None = None
+    argv: Sequence[str],
+    *,
+    cwd: Path | None = None,
+    env: dict[str, str] | None = None,
+    typed: str = "",
 ) -> float:
-    """Seconds that a command takes; one that fails ends the benchmark with its words."""
+    """Seconds that a command takes; one that fails ends the benchmark with its words.
+
+    :param typed: what stands on its standard input.
+    """
     # As on a person's machine, where Python keeps what it has compiled; CI machines often say no.
     plain = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
     start = time.perf_counter()
@@ -81,7 +88,7 @@ def timed(
         list(argv),
         cwd=cwd,
         env={**plain, **(env or {})},
-        stdin=subprocess.DEVNULL,
+        input=typed,
         capture_output=True,
         text=True,
         check=False,
@@ -331,6 +338,86 @@ def audited(workshop: Workshop, runs: int) -> Row:
     return row
 
 
+def first_breakpoint(workshop: Workshop, runs: int) -> Row:
+    """From the command to the first breakpoint, in a test binary that is built, and out again."""
+    row = Row(
+        "debug",
+        "`invoke debug` to the first breakpoint, built",
+        "gdb in a plain `docker run` on the same binary",
+        "≤ 5 s",
+    )
+    ours = invoke("debug", "--target", "oar_tests", "--", "--gtest_filter=none")
+    typed = "break main\nrun\nkill\nquit\n"
+    timed(ours, cwd=workshop.root, typed=typed)
+    site = next(builds.sites(workshop, "cpu", "", "", "docker", None, builds.DEBUG))
+    binary = next(site.build.rglob("oar_tests"))
+    plain = ["docker", "run", "--rm", "-i", "--network", "none", "--cap-add", "SYS_PTRACE"]
+    plain += ["-v", f"{site.tree.source}:{site.tree.source}:ro", "-v", f"{site.out}:{site.out}"]
+    plain += [site.image, "gdb", "-q", "--args", str(binary), "--gtest_filter=none"]
+    alternate(
+        row,
+        runs,
+        lambda: timed(ours, cwd=workshop.root, typed=typed),
+        lambda: timed(plain, typed=typed),
+    )
+    return row
+
+
+def first_login(workshop: Workshop, runs: int) -> Row:
+    """From nothing running to a command's answer over ssh."""
+    row = Row(
+        "ssh",
+        "`invoke ssh`, then `ssh … true`, nothing running before",
+        "`docker run -d` of the same image, then `docker exec … true`",
+        "≤ 2 s",
+    )
+    site = next(builds.sites(workshop, "cpu", "", "", "docker"))
+    with tempfile.TemporaryDirectory() as home:
+        env = {"HOME": home, "XDG_CACHE_HOME": str(workshop.cache.parent), "SSH_AUTH_SOCK": ""}
+        key = Path(home) / ".ssh" / "id_ed25519"
+        key.parent.mkdir(mode=0o700)
+        timed(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)])
+        config = workshop.out / "ssh" / "oar-cpu.conf"
+        stop = invoke("ssh", "--stop")
+
+        def ours() -> float:
+            timed(stop, cwd=workshop.root, env=env)
+            start = timed(invoke("ssh"), cwd=workshop.root, env=env)
+            return start + timed(["ssh", "-F", str(config), "slipway-oar-cpu", "true"], env=env)
+
+        def theirs() -> float:
+            run = ["docker", "run", "-d", "--rm", "--init", "--name", "slipway-bench", site.image]
+            answer = timed([*run, "sleep", "60"]) + timed(
+                ["docker", "exec", "slipway-bench", "true"]
+            )
+            timed(["docker", "stop", "--time", "1", "slipway-bench"])
+            return answer
+
+        try:
+            alternate(row, runs, ours, theirs)
+        finally:
+            timed(stop, cwd=workshop.root, env=env)
+    return row
+
+
+def documented(workshop: Workshop, runs: int) -> Row:
+    """The documentation after one page was edited, and from nothing; its image is there."""
+    row = Row("docs", "`invoke docs` after one page was edited", "all of it", "≤ 10 s, ≤ 60 s")
+    page = workshop.root / "docs" / "explanation.md"
+    before = page.read_bytes()
+    timed(invoke("docs"), cwd=workshop.root)
+    try:
+        for _ in range(min(runs, 3)):
+            for made in (workshop.out / "docs", workshop.out / "oar" / "docs"):
+                shutil.rmtree(made)
+            row.theirs.append(timed(invoke("docs"), cwd=workshop.root))
+            page.write_bytes(before + b"\nMeasured.\n")
+            row.ours.append(timed(invoke("docs"), cwd=workshop.root))
+    finally:
+        page.write_bytes(before)
+    return row
+
+
 def second_all(workshop: Workshop, runs: int) -> Row:
     """Everything there, nothing changed."""
     row = Row("second-all", "second `invoke all`, nothing changed", "-", "≤ 10 s")
@@ -434,6 +521,9 @@ ROWS: dict[str, Callable[[Workshop, int], Row | Iterator[Row]]] = {
     "gpu": gpu,
     "emulated": emulated,
     "audit": audited,
+    "debug": first_breakpoint,
+    "ssh": first_login,
+    "docs": documented,
     "size": size,
     "kernels": kernels,
 }

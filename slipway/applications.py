@@ -338,10 +338,7 @@ def explain(said: str) -> SlipwayError | None:
 def ensure_tools(workshop: Workshop) -> str:
     """The tag of the image with what applications are built with, made when it is first wanted."""
     made = tools_recipe(workshop, images.ensure_dev(workshop))
-    if made.tag in engine.inspect_images(made.tag):
-        return made.tag
-    console.say("making what applications are built with (once)")
-    return build_image(workshop, made)
+    return images.ensure(workshop, made, "making what applications are built with (once)")
 
 
 def make(s: Site, prod: Image, application: Application) -> Image:

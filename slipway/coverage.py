@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import html
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,19 @@ def page(title: str, found: list[Reached]) -> str:
 def prepared(s: Site) -> Site:
     """A site whose image has gcovr and coverage.py, and whose build counts lines."""
     return replace(s, coverage=True, image=images.ensure_coverage(s.workshop, s.image))
+
+
+def settings(sources: Sequence[str]) -> str:
+    """What coverage.py is told, as TOML: elsewhere a comma ends the name of a directory."""
+    return f"[tool.coverage.run]\nsource = {json.dumps(sources, ensure_ascii=False)}\n"
+
+
+def watch(s: Site, sources: Sequence[str]) -> Path:
+    """The file that names the directories whose Python lines are counted; paths inside."""
+    file = s.reports / "coverage.toml"
+    if not s.workshop.dry:
+        receipts.write_whole(file, settings(sources))
+    return file
 
 
 def report(s: Site) -> None:

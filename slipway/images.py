@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 KEY = "slipway.key"
 KIND = "slipway.kind"
 ALIAS = "slipway.alias"  # the name that people type for a production image
+DOCTOR = "./go invoke doctor"
 SECRET_LIMIT = 500_000  # BuildKit refuses a larger secret
 
 
@@ -160,7 +162,7 @@ def build_image(
     workshop: Workshop,
     recipe: Recipe,
     *,
-    fix: str = "./go invoke doctor",
+    fix: str = DOCTOR,
     explain: Callable[[str], SlipwayError | None] | None = None,
 ) -> str:
     """Build ``recipe`` with BuildKit and return its tag.
@@ -331,88 +333,99 @@ def dev_recipe(workshop: Workshop, value: Base) -> Recipe:
     )
 
 
-def gpu_recipe(workshop: Workshop, dev: str) -> Recipe:
-    """The dev image with CUDA's compiler.
-
-    :param dev: tag of the dev image, which is its hash.
-    """
-    root = workshop.root
-    return Recipe(
-        kind="dev",
-        dockerfile=root / "Dockerfile.dev",
-        target="dev-gpu",
-        base=Base(dev, dev),
-        arguments={"DEV": dev},
-        files={
-            "tools/cuda-install": workshop.scripts / "cuda-install",
-            "requirements-cuda.txt": root / "requirements-cuda.txt",
-        },
-        repository="slipway-dev-gpu",
-    )
-
-
-def ensure_gpu(workshop: Workshop, dev: str) -> str:
-    """The tag of the dev image that compiles for GPUs, made when a variant first wants it."""
-    recipe = gpu_recipe(workshop, dev)
-    if recipe.tag in inspect_images(recipe.tag):
-        return recipe.tag
-    console.say("adding CUDA's compiler to the dev image (once; 101 MB are fetched)")
-    return build_image(workshop, recipe)
-
-
-def docs_recipe(workshop: Workshop, dev: str) -> Recipe:
-    """The dev image with what makes the documentation.
-
-    :param dev: tag of the dev image, which is its hash.
-    """
-    root = workshop.root
-    return Recipe(
-        kind="dev",
-        dockerfile=root / "Dockerfile.dev",
-        target="docs",
-        base=Base(dev, dev),
-        arguments={"DEV": dev},
-        files={
-            "tools/apt-install": workshop.scripts / "apt-install",
-            "tools/pip-install": workshop.scripts / "pip-install",
-            "requirements-docs.txt": root / "requirements-docs.txt",
-        },
-        repository="slipway-dev-docs",
-    )
-
-
-def ensure_docs(workshop: Workshop, dev: str) -> str:
-    """The tag of the image that documentation is made in, made when it is first wanted."""
-    recipe = docs_recipe(workshop, dev)
-    if recipe.tag in inspect_images(recipe.tag):
-        return recipe.tag
-    console.say("adding Doxygen and Sphinx to the dev image (once; about 1 minute)")
-    return build_image(workshop, recipe)
-
-
-def coverage_recipe(workshop: Workshop, image: str) -> Recipe:
-    """An image that trees are built in, with what shows which lines the tests reach.
+def on_top(
+    workshop: Workshop,
+    image: str,
+    target: str,
+    scripts: Sequence[str] = ("apt-install",),
+    *,
+    more: Mapping[str, Path | str] | None = None,
+    arguments: Mapping[str, str] | None = None,
+    repository: str = "",
+) -> Recipe:
+    """A later stage of Dockerfile.dev on an image that is here.
 
     :param image: its tag, which is its hash.
+    :param scripts: those that the stage runs.
+    :param more: further files of the context.
+    :param repository: name of the result; empty: ``slipway-dev-TARGET``.
     """
     return Recipe(
         kind="dev",
         dockerfile=workshop.root / "Dockerfile.dev",
-        target="coverage",
+        target=target,
         base=Base(image, image),
-        arguments={"DEV": image},
-        files={"tools/apt-install": workshop.scripts / "apt-install"},
-        repository="slipway-dev-coverage",
+        arguments={"DEV": image, **(arguments or {})},
+        files={**{f"tools/{n}": workshop.scripts / n for n in scripts}, **(more or {})},
+        repository=repository or f"slipway-dev-{target}",
     )
 
 
-def ensure_coverage(workshop: Workshop, image: str) -> str:
-    """The tag of that image, made when it is first wanted."""
-    recipe = coverage_recipe(workshop, image)
+def ensure(workshop: Workshop, recipe: Recipe, doing: str, *, fix: str = DOCTOR) -> str:
+    """The tag of what a recipe makes, made when it is first wanted.
+
+    :param doing: what is said then.
+    """
     if recipe.tag in inspect_images(recipe.tag):
         return recipe.tag
-    console.say("adding gcovr and coverage.py to the dev image (once)")
-    return build_image(workshop, recipe)
+    console.say(doing)
+    return build_image(workshop, recipe, fix=fix)
+
+
+def gpu_recipe(workshop: Workshop, dev: str) -> Recipe:
+    """The dev image with CUDA's compiler."""
+    lock = {"requirements-cuda.txt": workshop.root / "requirements-cuda.txt"}
+    named = "slipway-dev-gpu"
+    return on_top(workshop, dev, "dev-gpu", ["cuda-install"], more=lock, repository=named)
+
+
+def ensure_gpu(workshop: Workshop, dev: str) -> str:
+    """The tag of the dev image that compiles for GPUs, made when a variant first wants it."""
+    doing = "adding CUDA's compiler to the dev image (once; 101 MB are fetched)"
+    return ensure(workshop, gpu_recipe(workshop, dev), doing)
+
+
+def docs_recipe(workshop: Workshop, dev: str) -> Recipe:
+    """The dev image with what makes the documentation."""
+    lock = {"requirements-docs.txt": workshop.root / "requirements-docs.txt"}
+    return on_top(workshop, dev, "docs", ["apt-install", "pip-install"], more=lock)
+
+
+def ensure_docs(workshop: Workshop, dev: str) -> str:
+    """The tag of the image that documentation is made in, made when it is first wanted."""
+    doing = "adding Doxygen and Sphinx to the dev image (once; about 1 minute)"
+    return ensure(workshop, docs_recipe(workshop, dev), doing)
+
+
+def ensure_coverage(workshop: Workshop, image: str) -> str:
+    """The tag of an image that trees are built in, with what shows which lines the tests reach."""
+    doing = "adding gcovr and coverage.py to the dev image (once)"
+    return ensure(workshop, on_top(workshop, image, "coverage"), doing)
+
+
+def locked(lock: str, name: str) -> str:
+    """The lines of one package in a lock with hashes."""
+    found = re.search(rf"^{re.escape(name)}==.*(?:\n +--hash=.*)*", lock, re.MULTILINE)
+    if not found:
+        raise SlipwayError(
+            f"requirements.txt locks no {name}",
+            fix=["the head of requirements.in says how to lock again"],
+            code=BAD_DATA,
+        )
+    return f"{found[0]}\n"
+
+
+def lint_recipe(workshop: Workshop, image: str) -> Recipe:
+    """An image that a variant is built in, with what `invoke lint` runs; ruff is the tasks' own."""
+    lock = (workshop.root / "requirements.txt").read_text(encoding="utf-8")
+    more = {"requirements-lint.txt": locked(lock, "ruff")}
+    return on_top(workshop, image, "lint", ["apt-install", "pip-install"], more=more)
+
+
+def ensure_lint(workshop: Workshop, image: str) -> str:
+    """The tag of that image, made when it is first wanted."""
+    doing = "adding clang-format, clang-tidy and ruff to the dev image (once; about 1 minute)"
+    return ensure(workshop, lint_recipe(workshop, image), doing)
 
 
 def bare_recipe(workshop: Workshop, value: Base) -> Recipe:
@@ -429,35 +442,9 @@ def bare_recipe(workshop: Workshop, value: Base) -> Recipe:
 
 def ensure_bare(workshop: Workshop) -> str:
     """The tag of the bare image that wheels are tested in, made when first wanted."""
-    value = base.ensure_base(workshop)
-    recipe = bare_recipe(workshop, value)
-    if recipe.tag in inspect_images(recipe.tag):
-        return recipe.tag
-    console.say(f"making a bare {workshop.settings.base} with Python and pip (once)")
-    return build_image(workshop, recipe)
-
-
-def project_recipe(
-    workshop: Workshop, dev: str, name: str, apt: Sequence[str], pip: Sequence[str]
-) -> Recipe:
-    """The dev image with a layer of what one project's build needs.
-
-    :param dev: tag of the dev image, which is its hash.
-    """
-    root = workshop.root
-    return Recipe(
-        kind="dev",
-        dockerfile=root / "Dockerfile.dev",
-        target="project",
-        base=Base(dev, dev),
-        arguments={"DEV": dev, "APT": " ".join(apt)},
-        files={
-            "tools/apt-install": workshop.scripts / "apt-install",
-            "tools/pip-install": workshop.scripts / "pip-install",
-            "project.txt": "".join(f"{requirement}\n" for requirement in pip),
-        },
-        repository=f"slipway-dev-{name}",
-    )
+    recipe = bare_recipe(workshop, base.ensure_base(workshop))
+    doing = f"making a bare {workshop.settings.base} with Python and pip (once)"
+    return ensure(workshop, recipe, doing)
 
 
 def ensure_project(
@@ -466,42 +453,31 @@ def ensure_project(
     """The tag of the image that a project is built in: the dev image, where it needs no more."""
     if not (apt or pip):
         return dev
-    recipe = project_recipe(workshop, dev, name, apt, pip)
-    if recipe.tag in inspect_images(recipe.tag):
-        return recipe.tag
+    recipe = on_top(
+        workshop,
+        dev,
+        "project",
+        ["apt-install", "pip-install"],
+        more={"project.txt": "".join(f"{requirement}\n" for requirement in pip)},
+        arguments={"APT": " ".join(apt)},
+        repository=f"slipway-dev-{name}",
+    )
     needs = ", ".join([*apt, *pip])
-    console.say(f"adding what {name} is built with to the dev image: {needs}")
-    return build_image(
-        workshop, recipe, fix=f"check build.apt and build.pip in project.yaml: {needs}"
+    doing = f"adding what {name} is built with to the dev image: {needs}"
+    return ensure(
+        workshop, recipe, doing, fix=f"check build.apt and build.pip in project.yaml: {needs}"
     )
 
 
 def ssh_recipe(workshop: Workshop, image: str) -> Recipe:
-    """An image that a variant is built in, with sshd.
-
-    :param image: its tag, which is its hash.
-    """
-    return Recipe(
-        kind="dev",
-        dockerfile=workshop.root / "Dockerfile.dev",
-        target="ssh",
-        base=Base(image, image),
-        arguments={"DEV": image},
-        files={
-            "tools/apt-install": workshop.scripts / "apt-install",
-            "profile.sh": workshop.scripts / "ssh-profile",
-        },
-        repository="slipway-dev-ssh",
-    )
+    """An image that a variant is built in, with sshd."""
+    profile = {"profile.sh": workshop.scripts / "ssh-profile"}
+    return on_top(workshop, image, "ssh", more=profile)
 
 
 def ensure_ssh(workshop: Workshop, image: str) -> str:
     """The tag of the image that takes logins, made when first wanted."""
-    recipe = ssh_recipe(workshop, image)
-    if recipe.tag in inspect_images(recipe.tag):
-        return recipe.tag
-    console.say("adding sshd to the dev image (once)")
-    return build_image(workshop, recipe)
+    return ensure(workshop, ssh_recipe(workshop, image), "adding sshd to the dev image (once)")
 
 
 def look_for_dev(workshop: Workshop) -> str:

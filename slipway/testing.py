@@ -303,8 +303,10 @@ def test_built(
     if s.sanitize:
         env["SLIPWAY_SANITIZE"] = " ".join(s.sanitize)
     if s.coverage:
+        from slipway import coverage  # which few need
+
         python = [s.place.inside(s.build / path) for path in wanted.pythonpath]
-        env["SLIPWAY_COVERAGE"] = ",".join(python or [s.top_inside])
+        env["SLIPWAY_COVERAGE"] = s.place.inside(coverage.watch(s, python or [s.top_inside]))
     job = s.given_gpu(s.job("test", command, env))
     status = s.place.run(job, s.image)
     if s.workshop.dry:

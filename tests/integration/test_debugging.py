@@ -43,6 +43,8 @@ add_test(NAME fails COMMAND tiny fails)
 set_tests_properties(fails PROPERTIES ENVIRONMENT "TINY=b")
 """
 CORE = "dies-by-a-signal.core"
+# What an optimised program remembers of its caller's argument.
+DEAD = "two (p=p@entry=0x0)"
 
 
 @pytest.fixture
@@ -109,14 +111,14 @@ def test_a_test_that_dies_leaves_a_backtrace_and_a_core_which_the_command_shown_
     done = ordinary.invoke("test", "--project", str(crashing))
     out = ordinary.out / "tiny" / "cpu"
     error = refused(done, 8, "2 of 3 tests of tiny 1.0 cpu failed")
-    assert f"#0  two (p=0x0) at {crashing}/two.cc:2" in done.stdout
+    assert f"#0  {DEAD} at {crashing}/two.cc:2" in done.stdout
     assert re.search(rf"#1 .* main .* at {re.escape(str(crashing))}/main\.cc:11", done.stdout)
     assert [f.name for f in (out / "cores").iterdir()] == [CORE]
     assert strangers(out, 1000) == []
     (command,) = re.findall(r"try: invoke (debug --core .*)", error)
     before = (out / "build" / "tiny").stat().st_mtime_ns
     said = succeed(ordinary.invoke(*shlex.split(command), input=lines("where", "list")))
-    assert "two (p=0x0)" in said
+    assert DEAD in said
     assert f"at {crashing}/main.cc:11" in said
     assert "2\t  return *p;" in said  # the source is found, though /usr/src/tiny is what it says
     assert (out / "build" / "tiny").stat().st_mtime_ns == before

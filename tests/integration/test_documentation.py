@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,22 +13,15 @@ import pytest
 from slipway.errors import BAD_DATA, NO_INPUT
 from tests.integration.workbench import Checkout, refused, snapshot, strangers, succeed, tree
 
-COLD_S = 60  # the image is there, and what is imported is built
-ONE_PAGE_S = 10
-
 
 class Desk:
     """A clone in which the documentation is written."""
 
     def __init__(self, checkout: Checkout) -> None:
         self.checkout = checkout
-        self.took = 0.0
 
     def docs(self, *arguments: str) -> str:
-        start = time.monotonic()
-        said = succeed(self.checkout.invoke("docs", *arguments))
-        self.took = time.monotonic() - start
-        return said
+        return succeed(self.checkout.invoke("docs", *arguments))
 
     def page(self, name: str) -> str:
         return (self.checkout.out / "docs" / f"{name}.html").read_text()
@@ -59,7 +51,6 @@ def first(desk: Desk) -> str:
 
 def test_the_pages_say_what_the_code_says(desk: Desk, first: str) -> None:
     assert re.search(r"^documented out/docs/index\.html, \d", first, re.MULTILINE)
-    assert desk.took < COLD_S
     assert "docs/index.html" in (desk.checkout.out / "docs" / "index.html").read_text()
     assert "A variant is a row" in desk.page("docs/explanation")
     assert "--ctest-filter" in desk.page("generated/tasks")
@@ -91,7 +82,6 @@ def test_after_one_page_only_what_changed_is_made(desk: Desk, first: str) -> Non
     page = desk.checkout.root / "docs" / "explanation.md"
     page.write_text(page.read_text() + "\nOne more sentence.\n")
     desk.docs()
-    assert desk.took < ONE_PAGE_S
     assert "One more sentence." in desk.page("docs/explanation")
     assert others.stat().st_mtime_ns == before
 

@@ -10,7 +10,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -296,17 +295,12 @@ def test_a_new_key_is_let_in_by_a_second_call(station: Station, area: Path, clie
 # -- how it starts, and ends
 
 
-def test_one_is_logged_in_within_two_seconds(station: Station) -> None:
-    succeed(station.invoke("ssh"))
-    took = []
+def test_one_can_log_in_as_soon_as_the_command_ends(station: Station) -> None:
+    """Not a moment later: nothing is tried twice here. How long it takes, the benchmarks say."""
     for _ in range(3):
         succeed(station.invoke("ssh", "--stop"))
-        begun = time.monotonic()
         succeed(station.invoke("ssh"))
         assert succeed(station.log_in("echo in")) == "in\n"
-        took.append(time.monotonic() - begun)
-    print(f"logged in after {', '.join(f'{t:.2f} s' for t in took)}")
-    assert min(took) <= 2, took
 
 
 def test_a_second_call_finds_the_first_and_refuses_another_way(

@@ -148,16 +148,12 @@ def test_without_the_token_there_is_no_entry(reader: Checkout, port: int) -> Non
 # -- how it starts
 
 
-def test_the_page_answers_within_four_seconds(reader: Checkout, port: int) -> None:
-    took = []
+def test_the_page_answers_as_soon_as_the_command_ends(reader: Checkout, port: int) -> None:
     for _ in range(2):
-        begun = time.monotonic()
         url = url_of(succeed(read(reader, port)))
         status, text = ask(url, "/lab/tree/index.ipynb", token_of(url))
-        took.append(time.monotonic() - begun)
         assert (status, "jupyter-config-data" in text) == (200, True)
         succeed(reader.invoke("read", "--stop"))
-    assert min(took) <= 4, took
 
 
 def test_a_second_call_finds_the_first(reader: Checkout, port: int, client: Any) -> None:

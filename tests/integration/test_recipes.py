@@ -19,7 +19,7 @@ from tests.integration.workbench import ROOT, Checkout, Done, succeed
 DOCS = ROOT / "docs"
 PAGES = [DOCS / "tutorial.md", *sorted((DOCS / "recipes").glob("[!i]*.md"))]
 RECIPE = re.compile(r"^```bash recipe\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-BY_HAND = ["by-hand", "by-hand-python", "digits-by-hand"]
+BY_HAND = ["by-hand", "by-hand-python", "digits-by-hand", "my-dev"]
 # The book of a test: what the settings name there is a directory with less in it.
 BOOKS = {"writer": "book", "reader": "chapters"}
 
@@ -56,7 +56,7 @@ def surroundings() -> Iterator[dict[str, str]]:
     reference = base.ensure_base(Workshop(root=ROOT, settings=Settings())).reference
     path = f"{Path(build_client()[0][0]).parent}:{os.environ['PATH']}"
     yield {"BASE": reference, "PATH": path}
-    # There only where a recipe failed before it took them away.
+    # A recipe that fails leaves what it would have taken away; one names the dev image.
     subprocess.run(["docker", "rmi", "--force", *BY_HAND], check=False, capture_output=True)
 
 

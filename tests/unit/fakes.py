@@ -54,6 +54,7 @@ def make_workshop(root: Path, **settings: Any) -> Workshop:
         "requirements-docs.txt",
     ):
         (root / name).write_text(f"{name}\n")
+    (root / "requirements.txt").write_text("ruff==1.0 \\\n    --hash=sha256:0\n    # via x\n")
     kept = {"cache_dir": str(root / "cache"), **settings}
     return Workshop(root=root, settings=msgspec.convert(kept, Settings))
 

@@ -5,12 +5,18 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 from msgspec.structs import replace
 
 from slipway import builds, coverage, images, testing
@@ -1008,7 +1014,13 @@ def test_python_s_lines_are_counted_where_it_is_imported_from(tmp_path: Path) ->
     place.reports = other.reports
     testing.test_built(other)
     (job,) = place.jobs
-    assert job.env["SLIPWAY_COVERAGE"] == f"{other.build}/python,{other.build}/with space"
+    told = Path(job.env["SLIPWAY_COVERAGE"]).read_text()
+    assert told.endswith(f'source = ["{other.build}/python", "{other.build}/with space"]\n')
+
+
+def test_a_directory_with_a_comma_in_its_name_is_one_directory() -> None:
+    told = tomllib.loads(coverage.settings(['/Größe, "a": b/python', "/x"]))
+    assert told["tool"]["coverage"]["run"]["source"] == ['/Größe, "a": b/python', "/x"]
 
 
 def test_the_report_counts_lines_of_both_languages(tmp_path: Path) -> None:

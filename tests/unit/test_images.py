@@ -155,7 +155,7 @@ def test_the_image_with_cuda_is_made_once(tmp_path: Path, monkeypatch: pytest.Mo
     here: dict[str, Any] = {}
     made: list[str] = []
 
-    def build(_: Workshop, recipe: Recipe) -> str:
+    def build(_: Workshop, recipe: Recipe, **_more: str) -> str:
         made.append(recipe.target)
         here[recipe.tag] = {}
         return recipe.tag

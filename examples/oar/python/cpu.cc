@@ -1,7 +1,7 @@
-// oar._cpu, which oar imports first: it asks the CPU for the instruction set that the rest of this build
-// was compiled for, and raises ImportError where that is lacking. The alternative is a program that dies
-// of SIGILL somewhere. The compiler knows what a level of x86-64 holds; it counts AVX only where the
-// operating system saves its registers.
+// oar._cpu, which oar imports first: it asks the CPU for the instruction set that the rest of this
+// build was compiled for, and raises ImportError where that is lacking. The alternative is a
+// program that dies of SIGILL somewhere. The compiler knows what a level of x86-64 holds; it counts
+// AVX only where the operating system saves its registers.
 
 #define Py_LIMITED_API 0x030A0000  // one file for Python 3.10 and all later ones
 #include <Python.h>

@@ -176,8 +176,8 @@ void CheckSoftmax(int64_t batch, int64_t classes) {
   Floats logits = Random(batch * classes, 1);
   for (float& value : logits) value *= 20;  // some probabilities vanish
   const Floats dloss = Random(batch, 2);
-  std::vector<Index> labels;
-  for (int64_t i = 0; i < batch; ++i) labels.push_back(static_cast<Index>(i * 7 % classes));
+  std::vector<Index> labels(batch);
+  for (int64_t i = 0; i < batch; ++i) labels[i] = static_cast<Index>(i * 7 % classes);
   Floats loss = Garbage(batch), probabilities = Garbage(batch * classes), dlogits = probabilities;
   SoftmaxCrossEntropyForward(logits.data(), labels.data(), batch, classes, loss.data(),
                              probabilities.data());
@@ -294,7 +294,7 @@ TEST_F(Cuda, EmbeddingBag) {
 TEST_F(Cuda, EmbeddingBagRefusesWhatTheCpuRefuses) {
   Device<float> weight(Random(6 * 3, 1));
   auto y = Output(30);
-  const auto call = [&](std::vector<int64_t> indices, std::vector<int64_t> offsets) {
+  const auto call = [&](const std::vector<int64_t>& indices, const std::vector<int64_t>& offsets) {
     Device<int64_t> dev_indices(indices), dev_offsets(offsets);
     const Bags<int64_t> bags{dev_indices, static_cast<int64_t>(indices.size()), dev_offsets,
                              static_cast<int64_t>(offsets.size())};

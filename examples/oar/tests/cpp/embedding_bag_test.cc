@@ -48,7 +48,8 @@ TYPED_TEST(EmbeddingBag, MatchesPlainLoops) {
 TYPED_TEST(EmbeddingBag, RejectsWhatLiesOutside) {
   const Floats weight(4);
   Floats y = Garbage(4);
-  const auto run = [&](std::vector<TypeParam> indices, std::vector<TypeParam> offsets) {
+  const auto run = [&](const std::vector<TypeParam>& indices,
+                       const std::vector<TypeParam>& offsets) {
     EmbeddingBagForward(weight.data(), View(indices, offsets), 2, 2, BagMode::kSum, y.data());
   };
   EXPECT_THROW(run({2}, {0}), std::out_of_range);
