@@ -169,11 +169,12 @@ def index(workshop: Workshop, directory: Path, *arguments: str) -> None:
     contained = isinstance(place, engine.Docker)
     status = place.run(job, images.ensure_archive(workshop) if contained else "")
     if status:
+        full = disk_full(directory)
         raise SlipwayError(
             f"no index of the packages was made: status {status}",
-            cause=disk_full(directory) or "the words of scripts/apt-index are above",
+            cause=full or "the words of scripts/apt-index are above",
             fix=[f"df -h {directory.parent}"],
-            code=IO_ERROR if disk_full(directory) else status,
+            code=IO_ERROR if full else status,
         )
 
 

@@ -352,11 +352,12 @@ def fetch_in_dev(
     contained = isinstance(place, engine.Docker)
     status = place.run(job, (image or images.ensure_dev(workshop)) if contained else "")
     if status:
+        full = disk_full(directories[0])
         raise SlipwayError(
             f"nothing was fetched: status {status}",
-            cause=disk_full(directories[0]) or "the words of apt or pip are above",
+            cause=full or "the words of apt or pip are above",
             fix=["check names and versions, and mirrors in invoke.yaml"],
-            code=IO_ERROR if disk_full(directories[0]) else status,
+            code=IO_ERROR if full else status,
         )
 
 

@@ -428,41 +428,29 @@ def ensure_lint(workshop: Workshop, image: str) -> str:
     return ensure(workshop, lint_recipe(workshop, image), doing)
 
 
-def bare_recipe(workshop: Workshop, value: Base) -> Recipe:
-    """What a user of wheels has, and no more: the base, Python and pip."""
+def on_base(workshop: Workshop, target: str) -> Recipe:
+    """A stage of Dockerfile.dev that starts from the base itself, without the tools."""
     return Recipe(
         kind="dev",
         dockerfile=workshop.root / "Dockerfile.dev",
-        target="bare",
-        base=value,
+        target=target,
+        base=base.ensure_base(workshop),
         files={"tools/apt-install": workshop.scripts / "apt-install"},
-        repository="slipway-bare",
+        repository=f"slipway-{target}",
     )
 
 
 def ensure_bare(workshop: Workshop) -> str:
-    """The tag of the bare image that wheels are tested in, made when first wanted."""
-    recipe = bare_recipe(workshop, base.ensure_base(workshop))
+    """The tag of what a user of wheels has, and no more: the base, Python and pip."""
     doing = f"making a bare {workshop.settings.base} with Python and pip (once)"
-    return ensure(workshop, recipe, doing)
-
-
-def archive_recipe(workshop: Workshop, value: Base) -> Recipe:
-    """The base with apt-ftparchive, which makes the index of an apt repository."""
-    return Recipe(
-        kind="dev",
-        dockerfile=workshop.root / "Dockerfile.dev",
-        target="archive",
-        base=value,
-        files={"tools/apt-install": workshop.scripts / "apt-install"},
-        repository="slipway-archive",
-    )
+    return ensure(workshop, on_base(workshop, "bare"), doing)
 
 
 def ensure_archive(workshop: Workshop) -> str:
-    """The tag of that image, made when first wanted."""
-    recipe = archive_recipe(workshop, base.ensure_base(workshop))
-    return ensure(workshop, recipe, "making an image with apt-ftparchive (once)")
+    """The tag of the base with apt-ftparchive, which makes the index of an apt repository."""
+    return ensure(
+        workshop, on_base(workshop, "archive"), "making an image with apt-ftparchive (once)"
+    )
 
 
 def ensure_project(

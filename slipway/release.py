@@ -10,7 +10,7 @@ from __future__ import annotations
 import shlex
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -287,11 +287,13 @@ def assemble(
     staged: Path, plan: Plan, parts: Parts, docs: Path | None, s: Site, summary: Summary
 ) -> None:
     """Put the release together: files, manifest, checksums, signature."""
-    for file, _, _ in parts.files:
+    files = []
+    for file, kind, variant in parts.files:
         shutil.copyfile(file, staged / file.name)
-    kinds = {file.name: (kind, variant) for file, kind, variant in parts.files}
+        files.append(entry(staged, staged / file.name, kind, variant))
     if docs:
         copy_all(docs, staged / "docs")
+        files += [entry(staged, f, "docs") for f in receipts.files_below(staged / "docs")]
     release = Manifest(
         project=plan.project,
         version=plan.version,
@@ -301,7 +303,7 @@ def assemble(
         is_rehearsal=plan.is_rehearsal,
         made_at=time.time(),
         variants=tuple(s.tree.variants),
-        files=listed(staged, kinds),
+        files=tuple(files),
         images=tuple(parts.released),
         tests=tuple(summary.tests),
         isa=tuple(parts.isa),
@@ -312,28 +314,22 @@ def assemble(
     start = time.monotonic()
     bills = sbom.make(s.workshop, staged, release)
     summary.add("sbom", "all", f"{len(bills)} bills of materials", 0, start)
-    release = replace(release, files=listed(staged, kinds), steps=tuple(summary.steps))
+    files += [entry(staged, bill, "sbom") for bill in bills]
+    release = replace(release, files=tuple(files), steps=tuple(summary.steps))
     before = last_before(plan.target.parent, release)
-    page = report.page(staged, release, *(before or (None, None)))
-    receipts.write_whole(staged / report.NAME, page)
-    manifest.write(staged, replace(release, files=listed(staged, kinds)))
+    page = staged / report.NAME
+    receipts.write_whole(page, report.page(staged, release, *(before or (None, None))))
+    files.append(entry(staged, page, "report"))
+    manifest.write(staged, replace(release, files=tuple(files)))
     sums = manifest.write_sums(staged)
     if plan.key:
         signing.sign(sums, plan.key)
 
 
-def listed(staged: Path, kinds: Mapping[str, tuple[str, str]]) -> tuple[File, ...]:
-    """The files that are there.
-
-    :param kinds: kind and variant of packages and wheels, by name.
-    """
-    files = []
-    for file in receipts.files_below(staged):
-        name = file.relative_to(staged).as_posix()
-        others = {sbom.DIRECTORY: "sbom", report.NAME: "report"}
-        kind, variant = kinds.get(name) or (others.get(name.partition("/")[0], "docs"), "")
-        files.append(File(name, kind, variant, file.stat().st_size, sha256(file)))
-    return tuple(files)
+def entry(staged: Path, file: Path, kind: str, variant: str = "") -> File:
+    """A file of a release, as its manifest has it."""
+    name = file.relative_to(staged).as_posix()
+    return File(name, kind, variant, file.stat().st_size, sha256(file))
 
 
 def last_before(dist: Path, release: Manifest) -> tuple[Manifest, Path] | None:

@@ -26,7 +26,7 @@ class Tag(Record, frozen=True):
 
 
 def parse_tags(lines: Iterable[str]) -> list[Tag]:
-    """The tags that name releases, of what ``git for-each-ref`` with ``TAGS`` lists."""
+    """The tags that name releases, of what ``git for-each-ref`` with ``FORMAT`` lists."""
     found = []
     for name, kind, first, *peeled in (line.split() for line in lines):
         version = parse_release(name)

@@ -101,7 +101,7 @@ def released(built: Built, client: Any, image: str, area: Path) -> Path:
     files = debs_of(built.checkout)
     files |= dict.fromkeys((built.checkout.root / "dist").glob("oar-*/oar-*.whl"), "cpu")
     directory = area / "released" / "oar-9.9.9"
-    release(directory, files, (described(client, ALIAS, "cpu"),))
+    release(directory, files, (described(ALIAS, "cpu"),))
     (directory / "docs").mkdir()
     (directory / "docs" / "index.html").write_text("<p>documentation</p>\n")
     return directory

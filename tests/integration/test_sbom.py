@@ -76,7 +76,7 @@ def test_a_release_gets_a_bill_for_each_image_and_package(
 ) -> None:
     alias = rows_of(built.first.stdout)["image", "cpu"][2]
     directory = tmp_path / "oar-1.2.0"
-    made = release(directory, debs_of(built.checkout), (described(client, alias, "cpu"),))
+    made = release(directory, debs_of(built.checkout), (described(alias, "cpu"),))
     bills = sbom.make(workshop, directory, made)
     names = {file.name for file in bills}
     assert names == {sbom.file_name(x) for x in (alias, *(f.name for f in made.files))}
