@@ -519,6 +519,7 @@ def read(
 
 @task(
     TREE,
+    APP,
     {
         "tag": "git tag of a release in dist/ (default: what was made of the current version)",
         "dev": "the development image, by the hash of what it is made of, instead",
@@ -530,6 +531,7 @@ def read(
 def push(
     workshop: Workshop,
     tag: str = "",
+    dir_: str = "",
     project: str = "",
     source: str = "",
     dev: bool = False,
@@ -542,6 +544,7 @@ def push(
 
     subject.push(
         *(workshop, project, source, tag),
+        folder=dir_,
         dev=dev,
         user=username,
         password_stdin=password_stdin,

@@ -15,7 +15,17 @@ from typing import Any
 
 import yaml
 
-from slipway import applications, applying, builds, console, engine, outputs, ranks, receipts
+from slipway import (
+    applications,
+    applying,
+    builds,
+    console,
+    engine,
+    outputs,
+    ranks,
+    receipts,
+    registry,
+)
 from slipway.applications import Application
 from slipway.errors import BAD_DATA, USAGE, SlipwayError
 from slipway.pods import JOB, NUMBER, OTHERS_FAILED, Document
@@ -106,8 +116,8 @@ def reference(image: Mapping[str, Any] | None, alias: str) -> tuple[str, str]:
         return str(digests[0]), ""
     why = "has not been pushed from here" if image else "has not been made here"
     return alias, (
-        f"{alias} {why}: the cluster's machines have to have it under that name. After a push to a "
-        "registry, the same command names it by its digest, which nobody can move."
+        f"{alias} {why}: the cluster's machines have to have it under that name. After a push "
+        "(invoke push --dir) the same command names it by its digest, which nobody can move."
     )
 
 
@@ -347,7 +357,19 @@ def _image(
         alias = applications.alias_of(application, tree, name)
         facts = receipts.facts(applications.receipt_of(workshop, application, name))
         tag = str(facts.get("tag", ""))
-    return reference(engine.inspect_images(tag).get(tag) if tag else None, alias)
+    here = engine.inspect_images(tag).get(tag) if tag else None
+    pushed = _pushed(workshop, alias, str(here["Id"])) if here else ""
+    return (pushed, "") if pushed else reference(here, alias)
+
+
+def _pushed(workshop: Workshop, alias: str, image_id: str) -> str:
+    """The name by digest of this very image in the settings' registry; empty: it is not there."""
+    for target in registry.targets(workshop)[:1]:
+        with registry.clients(workshop, [target]) as (client,):
+            stored = client.stored(alias)
+        if stored and stored.is_image(image_id):
+            return f"{target.name(alias).rpartition(':')[0]}@{stored.digest}"
+    return ""
 
 
 def write(workshop: Workshop, name: str, files: Mapping[str, str]) -> Path:

@@ -249,12 +249,10 @@ def test_a_job_runs_on_the_cluster(built: Built, hull: Path) -> None:
     (hull / "train.py").write_text("import os\nprint('rank', os.environ['RANK'])\n")
     succeed(built.checkout.invoke("app", "--dir", str(hull)))
     registry = os.environ.get("SLIPWAY_REGISTRY")
+    env = {"INVOKE_REGISTRY": registry} if registry else {}
     if registry:
-        facts = json.loads((built.checkout.out / "apps" / "hull" / "cpu.json").read_text())["facts"]
-        name = f"{registry}/{facts['alias']}"
-        subprocess.run(["docker", "tag", facts["tag"], name], check=True)
-        subprocess.run(["docker", "push", name], check=True)
-    done = built.checkout.invoke("deploy", "--dir", str(hull), "--nodes", "2", "--apply")
+        succeed(built.checkout.invoke("push", "--dir", str(hull), "--yes", env=env))
+    done = built.checkout.invoke("deploy", "--dir", str(hull), "--nodes", "2", "--apply", env=env)
     said = succeed(done)
     for rank in range(2):
         assert f"node {rank}: rank {rank}" in said
