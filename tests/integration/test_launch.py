@@ -344,6 +344,14 @@ def test_the_first_node_may_be_done_before_the_others_and_still_tells_of_a_failu
     assert "node 2 (127.0.0.3): process 0 (rank 2) ended with status 5" in nodes.said(1)
 
 
+def test_a_node_that_is_done_stays_for_the_others_and_fails_with_them(nodes: Nodes) -> None:
+    """On a cluster it would be one that has succeeded, and does not start again with the rest."""
+    nodes.number = 2
+    nodes.start(0, "sh", "-c", "sleep 2; exit 5")
+    nodes.start(1, "true")
+    assert nodes.statuses() == [5, UNAVAILABLE]
+
+
 def test_the_last_line_says_what_it_took(nodes: Nodes) -> None:
     nodes.number = 1
     nodes.start(0, sys.executable, "-c", "b = bytearray(80_000_000); [i for i in range(10**7)]")
