@@ -571,13 +571,15 @@ def named(workshop: Workshop, good: Good, full: str) -> Iterator[None]:
     console.show_command(argv)
     here = engine.inspect_images(full, good.id)
     stays = full in here or not here[good.id].get("RepoTags")
-    if not workshop.dry:
-        engine.ask(argv[1:], f"tag {full}")
-    try:
-        yield
-    finally:
+
+    def tidy() -> None:
         if not stays and not workshop.dry:
             images.remove(full)
+
+    with processes.at_the_end(tidy):
+        if not workshop.dry:
+            engine.ask(argv[1:], f"tag {full}")
+        yield
 
 
 def conclude(load: Load, outcomes: Sequence[Outcome]) -> None:
