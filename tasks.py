@@ -52,6 +52,7 @@ BUILD_TYPE = {"build-type": f"{TYPE} (default: release)"}
 YES = {"yes": "go on without asking"}
 STOP = {"stop": "end what an earlier call has started"}
 ONE_VARIANT = {"variant": "one of the table's (default: cpu)"}
+APP = {"dir": "folder of the application: train.py, and what its image needs beside it"}
 
 
 def task(
@@ -92,6 +93,7 @@ def doctor(workshop: Workshop) -> None:
         "force": "replace a file that is there and says something else",
         "schema": "print the JSON Schema of project.yaml instead",
         "devcontainer": "write .devcontainer/ from the settings instead, for editors",
+        "app": "make this folder instead: an application to begin with, which trains",
     }
 )
 def init(
@@ -102,6 +104,7 @@ def init(
     force: bool = False,
     schema: bool = False,
     devcontainer: bool = False,
+    app: str = "",
 ) -> None:
     """Look at a source tree and write its project.yaml."""
     from slipway import devcontainer as editor
@@ -110,7 +113,7 @@ def init(
     if devcontainer:
         editor.write(workshop, force=force)
     else:
-        subject.init(workshop, source, name, adopt=adopt, force=force, schema=schema)
+        subject.init(workshop, source, name, adopt=adopt, force=force, schema=schema, app=app)
 
 
 @task({"tag": "give it this name too, such as slipway-dev:mine"})
@@ -311,6 +314,90 @@ def docs(workshop: Workshop, project: str = "", source: str = "", open_: bool = 
     documentation.docs(workshop, project, source, open_it=open_)
 
 
+@task(
+    VARIANT,
+    TREE,
+    APP,
+    {"show-dockerfile": "print its Dockerfile, or the one that is derived, and nothing else"},
+)
+def app(
+    workshop: Workshop,
+    dir_: str = "",
+    variant: str = "",
+    project: str = "",
+    source: str = "",
+    show_dockerfile: bool = False,
+) -> None:
+    """Make an image of an application's folder."""
+    from slipway import applications
+
+    applications.app(workshop, dir_, variant, project, source, show=show_dockerfile)
+
+
+@task(
+    ONE_VARIANT,
+    TREE,
+    APP,
+    {
+        "nodes": "so many of them (default: 2)",
+        "procs": "processes of each node (default: 1)",
+        "restarts": "start all nodes again so often when one fails (default: 0)",
+        "memory": "that a node may take, such as 2GB (default: an equal share of what is free)",
+    },
+)
+def train(
+    workshop: Workshop,
+    dir_: str = "",
+    nodes: int = 2,
+    procs: int = 1,
+    restarts: int = 0,
+    memory: str = "",
+    variant: str = "",
+    project: str = "",
+    source: str = "",
+) -> None:
+    """Run an application on N nodes, here: train -- ARGS."""
+    from slipway import training
+    from slipway.training import Wanted
+
+    arguments = tuple(arguments_after_dashes())
+    where = (variant, project, source)
+    wanted = Wanted(dir_, nodes, procs, restarts, memory, *where, arguments)
+    training.train(workshop, wanted)
+
+
+@task(
+    ONE_VARIANT,
+    TREE,
+    APP,
+    {
+        "nodes": "so many of them (default: 2)",
+        "procs": "processes of each node (default: 1, or as many as GPUs)",
+        "gpus": "GPUs of each node (default: none)",
+        "dry-run": "print its YAML and nothing else; no image is made for it",
+        "apply": "hand it to the cluster that KUBECONFIG names, follow it, and end as it does",
+    },
+)
+def deploy(
+    workshop: Workshop,
+    dir_: str = "",
+    nodes: int = 2,
+    procs: int = 0,
+    gpus: int = 0,
+    variant: str = "",
+    project: str = "",
+    source: str = "",
+    dry_run: bool = False,
+    apply: bool = False,
+) -> None:
+    """Write an application's job for Kubernetes: -- ARGS for it."""
+    from slipway import cluster
+
+    where, counts = (variant, project, source), (nodes, procs, gpus)
+    words = arguments_after_dashes()
+    cluster.deploy(workshop, dir_, counts, where, words, dry_run=dry_run, apply=apply)
+
+
 @task(VARIANT, TREE)
 def prod(workshop: Workshop, variant: str = "", project: str = "", source: str = "") -> None:
     """Make a production image with the Debian package in it."""
@@ -432,6 +519,7 @@ def read(
 
 @task(
     TREE,
+    APP,
     {
         "tag": "git tag of a release in dist/ (default: what was made of the current version)",
         "dev": "the development image, by the hash of what it is made of, instead",
@@ -443,6 +531,7 @@ def read(
 def push(
     workshop: Workshop,
     tag: str = "",
+    dir_: str = "",
     project: str = "",
     source: str = "",
     dev: bool = False,
@@ -455,6 +544,7 @@ def push(
 
     subject.push(
         *(workshop, project, source, tag),
+        folder=dir_,
         dev=dev,
         user=username,
         password_stdin=password_stdin,
@@ -565,6 +655,7 @@ def all_(
 
 namespace = Collection(
     *(setup, doctor, init, dev, build, test, debug, lint, deb, wheel, prod, audit, run),
+    *(app, train, deploy),
     *(book, docs, read, release, push, shell, ssh, ps, stop, clean),
 )
 if (ROOT / "benchmarks").is_dir():  # not where a library has adopted Slipway

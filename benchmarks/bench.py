@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import shlex
 import shutil
 import statistics
@@ -22,7 +23,17 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 
-from slipway import base, builds, console, engine, images, production, project
+from slipway import (
+    applications,
+    base,
+    builds,
+    console,
+    engine,
+    images,
+    production,
+    project,
+    receipts,
+)
 from slipway.errors import USAGE, SlipwayError, nearest
 from slipway.receipts import write_whole
 from slipway.settings import Workshop
@@ -101,6 +112,20 @@ def timed(
             code=done.returncode,
         )
     return duration
+
+
+def until(argv: Sequence[str], mark: str, *, cwd: Path | None = None) -> tuple[float, str]:
+    """Seconds until a command says ``mark``, and all that it says; it runs to its end."""
+    start, reached, said = time.perf_counter(), 0.0, ""
+    out, both = subprocess.PIPE, subprocess.STDOUT
+    with subprocess.Popen(argv, cwd=cwd, stdout=out, stderr=both, text=True) as process:
+        for line in process.stdout or ():
+            said += line
+            if mark in line and not reached:
+                reached = time.perf_counter() - start
+    if process.returncode or not reached:
+        raise SlipwayError(f"{shlex.join(argv)} did not say '{mark}'", cause=said[-2000:])
+    return reached, said
 
 
 def invoke(*arguments: str) -> list[str]:
@@ -418,6 +443,75 @@ def documented(workshop: Workshop, runs: int) -> Row:
     return row
 
 
+def edited_app(workshop: Workshop, runs: int) -> Row:
+    """An application's image after its program was edited."""
+    row = Row(
+        "app",
+        "`invoke app` after train.py was edited",
+        "`docker build` of the Dockerfile that it prints",
+        "≤ 3 s",
+    )
+    with tempfile.TemporaryDirectory(prefix="slipway-bench-") as directory:
+        folder = Path(directory) / "bench-app"
+        shutil.copytree(workshop.root / "examples" / "digits", folder)
+        application = applications.find(str(folder))
+        dockerfile = Path(directory) / "Dockerfile"
+        dockerfile.write_text(application.dockerfile)
+        timed(invoke("app", "--dir", str(folder)), cwd=workshop.root)
+        prod = production.made_images(workshop, project.resolve(workshop))["cpu"]
+        argv, env = engine.build_client()
+        argv += ["--file", str(dockerfile), "--tag", "slipway-bench-app", str(folder)]
+        argv += ["--build-arg", f"BASE={prod}"]
+        argv += ["--build-arg", f"TOOLS={applications.ensure_tools(workshop)}"]
+
+        def edit_program() -> None:
+            with (folder / "train.py").open("a") as stream:
+                stream.write(f"# {time.time_ns()}\n")
+
+        def ours() -> float:
+            edit_program()
+            return timed(invoke("app", "--dir", str(folder)), cwd=workshop.root)
+
+        def theirs() -> float:
+            edit_program()
+            return timed(argv, env=env)
+
+        try:
+            alternate(row, runs, ours, theirs)
+        finally:
+            for facts in (workshop.out / "apps" / folder.name).glob("*.json"):
+                images.remove(str(receipts.facts(facts)["tag"]))
+            images.remove("slipway-bench-app")
+    return row
+
+
+def first_step(workshop: Workshop, runs: int) -> Row:
+    """From the command to the first step of a job, without the import of PaddlePaddle."""
+    row = Row(
+        "train",
+        "`invoke train --nodes 4` to the digits' first step, without the import",
+        "`docker run` of the same image, one process",
+        "≤ 15 s",
+    )
+    digits = ["--dir", "examples/digits"]
+    timed(invoke("app", *digits), cwd=workshop.root)
+    tag = str(receipts.facts(workshop.out / "apps" / "digits" / "cpu.json")["tag"])
+    words = ["--epochs", "1", "--target", "0"]
+    program = ["docker", "run", "--rm", "--network", "none", tag, "python", "/app/train.py"]
+
+    def without_import(argv: Sequence[str]) -> float:
+        reached, said = until(argv, "first step", cwd=workshop.root)
+        return reached - float(re.findall(r"imported in ([\d.]+) s", said)[0])
+
+    alternate(
+        row,
+        runs,
+        lambda: without_import(invoke("train", *digits, "--nodes", "4", "--", *words)),
+        lambda: without_import([*program, *words]),
+    )
+    return row
+
+
 def second_all(workshop: Workshop, runs: int) -> Row:
     """Everything there, nothing changed."""
     row = Row("second-all", "second `invoke all`, nothing changed", "-", "≤ 10 s")
@@ -524,6 +618,8 @@ ROWS: dict[str, Callable[[Workshop, int], Row | Iterator[Row]]] = {
     "debug": first_breakpoint,
     "ssh": first_login,
     "docs": documented,
+    "app": edited_app,
+    "train": first_step,
     "size": size,
     "kernels": kernels,
 }

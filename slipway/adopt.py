@@ -20,6 +20,7 @@ FOLDER = "slipway"
 # All that is in the folder: three files are made for it (see adopt), the others are copied.
 CONTENTS = (
     ".gitignore",
+    "Dockerfile.app",
     "Dockerfile.book",
     "Dockerfile.dev",
     "Dockerfile.prod",
@@ -30,6 +31,8 @@ CONTENTS = (
     "project.yaml",
     "requirements-book.in",
     "requirements-book.txt",
+    "requirements-cluster.in",
+    "requirements-cluster.txt",
     "requirements-cuda.in",
     "requirements-cuda.txt",
     "requirements-docs.in",

@@ -11,6 +11,7 @@ import contextlib
 import fnmatch
 import hashlib
 import io
+import os
 import re
 import shlex
 import tarfile
@@ -547,16 +548,18 @@ def exported(workshop: Workshop, tag: str) -> Iterator[IO[bytes]]:
             code=NO_INPUT,
         )
     # An image need not name a command, and `create` wants one.
-    create = ["create", "--label", f"{engine.LABEL}={workshop.checkout}", tag, "true"]
-    console.show_command([engine.client(), *create])
-    container = engine.ask(create, f"look into {tag}").strip()
-    export = [engine.client(), "export", container]
-    console.show_command(export)
-    try:
+    container = engine.container_name(
+        engine.Job(name=f"audit-{os.getpid()}", command=[]), workshop.checkout
+    )
+    label = f"{engine.LABEL}={workshop.checkout}"
+    create = ["create", "--name", container, "--label", label, tag, "true"]
+    with processes.at_the_end(lambda: engine.remove_container(container)):
+        console.show_command([engine.client(), *create])
+        engine.ask(create, f"look into {tag}")
+        export = [engine.client(), "export", container]
+        console.show_command(export)
         with processes.reading(export) as stream:
             yield stream
-    finally:
-        engine.remove_container(container)
 
 
 # -- the task

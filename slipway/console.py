@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+
+from slipway.errors import USAGE, SlipwayError
+
+UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
 
 def _styled(text: str, code: str) -> str:
@@ -25,6 +30,11 @@ def bold(text: str) -> str:
 def dim(text: str) -> str:
     """``text`` in grey on a terminal, unchanged elsewhere."""
     return _styled(text, "2")
+
+
+def coloured(text: str, number: int) -> str:
+    """``text`` in one of six colours on a terminal, the same for the same number."""
+    return _styled(text, str(31 + (number + 1) % 6))
 
 
 def say(text: str = "") -> None:
@@ -51,6 +61,17 @@ def seconds(value: float) -> str:
 def megabytes(size: float) -> str:
     """A size in MB of 10^6 bytes, as docker counts; kB below 1 MB."""
     return f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size / 1e3:.0f} kB"
+
+
+def parse_size(text: str, example: str) -> int:
+    """Bytes that ``20GB``, ``500M`` or ``1.5 g`` mean (powers of ten, as docker counts).
+
+    :param example: a command that has a size in it.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)b?\s*", text, re.IGNORECASE)
+    if not match:
+        raise SlipwayError(f"'{text}' is no size", fix=[example], code=USAGE)
+    return int(float(match.group(1)) * UNITS[match.group(2).upper()])
 
 
 def moment(stamp: float) -> str:

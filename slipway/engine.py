@@ -143,6 +143,12 @@ class Job(Record, frozen=True):
     """Its ports answer at every address of this machine, not at 127.0.0.1 alone."""
     capabilities: tuple[str, ...] = ()
     """Linux capabilities beyond the engine's own few, such as ``SYS_PTRACE``."""
+    private: str = ""
+    """A network of its own to be on, without a way out, by its name."""
+    host: str = ""
+    """What it is called there; with a dot, its own name is what stands before that."""
+    memory: int = 0
+    """Bytes that it may take, swap among them; 0: what there is."""
     wire: int = -1
     """File descriptor that is its standard input and output; its standard error is shown."""
 
@@ -204,12 +210,11 @@ def run_arguments(
         argv.append("--interactive")
     if terminal:
         argv.append("--tty")
-    if not job.network:
-        argv += ["--network", "none"]
-    for port in job.ports:
-        argv += ["--publish", f"{EVERYWHERE if job.lan else '127.0.0.1'}:{port}"]
+    argv += network_arguments(job)
     if job.shm_size:
         argv += ["--shm-size", job.shm_size]
+    if job.memory:
+        argv += ["--memory", str(job.memory), "--memory-swap", str(job.memory)]
     argv += [*job.gpu, *(word for name in job.capabilities for word in ("--cap-add", name))]
     if user.uid:
         argv += ["--user", f"{user.uid}:{user.gid}"]
@@ -227,6 +232,19 @@ def run_arguments(
     if job.workdir:
         argv += ["--workdir", job.workdir]
     return [*argv, image, *job.command]
+
+
+def network_arguments(job: Job) -> list[str]:
+    """Whom a container reaches, and who reaches it: nobody, unless the job says so."""
+    if job.private:
+        name = job.host.partition(".")[0]
+        argv = ["--network", job.private, "--network-alias", job.host, "--hostname", name]
+        # A name that is not there yet is asked for outside too, where nobody answers for 10 s.
+        return [*argv, "--dns-option", "timeout:1", "--dns-option", "attempts:1"]
+    argv = [] if job.network else ["--network", "none"]
+    for port in job.ports:
+        argv += ["--publish", f"{EVERYWHERE if job.lan else '127.0.0.1'}:{port}"]
+    return argv
 
 
 def container_name(job: Job, checkout: str) -> str:
@@ -571,13 +589,23 @@ def _is_ours(name: str, checkout: str) -> bool:
     return answer.returncode == 0 and answer.stdout.strip() == checkout
 
 
-def remove_container(name: str) -> None:
-    """Remove a container that runs or is just being created; that it is gone is all that counts."""
+def remove_container(*names: str) -> None:
+    """Remove containers that run or are just being created; that they are gone is what counts."""
     for _ in range(3):  # the engine may finish a create that was under way when its client died
-        answer = processes.look([client(), "rm", "--force", "--volumes", name], timeout=20)
+        answer = processes.look([client(), "rm", "--force", "--volumes", *names], timeout=20)
         if answer.returncode == 0 and "no such container" not in answer.stderr.lower():
             return
         processes.look(["sleep", "0.3"])
+
+
+def memory() -> int:
+    """Bytes that containers may take now: what is free here, or all of another machine's."""
+    total = int(info()["MemTotal"])
+    free = Path("/proc/meminfo")
+    if not local_socket() or not free.is_file():
+        return total
+    found = re.search(r"^MemAvailable: +(\d+) kB$", free.read_text(), re.MULTILINE)
+    return min(total, int(found[1]) * 1024) if found else total
 
 
 def build_client() -> tuple[list[str], dict[str, str]]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import shutil
 from collections.abc import Iterable
 from datetime import datetime
@@ -20,17 +19,24 @@ from docker.errors import APIError, DockerException
 
 from slipway import console, engine, locks
 from slipway.engine import LABEL
-from slipway.errors import USAGE, SlipwayError
 from slipway.images import ALIAS, KIND
 from slipway.project import find, read
 from slipway.receipts import files_below
 from slipway.records import Record
 from slipway.settings import Workshop
 
-KINDS = ("base", "dev", "runtime", "prod", "reader", "book")  # each may be built FROM one before it
+KINDS = (
+    "base",
+    "dev",
+    "runtime",
+    "prod",
+    "reader",
+    "book",
+    "app",
+)  # each may be built FROM one before it
 READ = "read"  # below out/: what people wrote
 HOMES = "ssh"  # and what they keep in their home where they log in
-UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+RUNS = "train"  # and what jobs took hours to make
 
 
 def connect() -> Any:
@@ -61,14 +67,6 @@ def size_of(directory: Path) -> int:
             except OSError:  # gone meanwhile
                 continue
     return total
-
-
-def parse_size(text: str) -> int:
-    """Bytes that ``20GB``, ``500M`` or ``1.5 g`` mean (powers of ten, as docker counts)."""
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)b?\s*", text, re.IGNORECASE)
-    if not match:
-        raise SlipwayError(f"'{text}' is no size", fix=["invoke clean --keep 20GB"], code=USAGE)
-    return int(float(match.group(1)) * UNITS[match.group(2).upper()])
 
 
 def ps(workshop: Workshop) -> None:
@@ -123,13 +121,19 @@ def _name(image: Any) -> str:
 
 
 def stop(workshop: Workshop) -> None:
-    """Stop and remove this checkout's running containers."""
-    containers = connect().containers.list(**ours(workshop, all=True))
+    """Stop and remove this checkout's containers, and the networks that were made for them."""
+    client = connect()
+    containers = client.containers.list(**ours(workshop, all=True))
     for container in containers:
         console.say(f"removing container {container.name} ({container.status})")
         if not workshop.dry:
             _quietly_gone(lambda c=container: c.remove(force=True, v=True))
-    if not containers:
+    networks = client.networks.list(**ours(workshop))
+    for network in networks:
+        console.say(f"removing network {network.name}")
+        if not workshop.dry:
+            _quietly_gone(network.remove)
+    if not containers and not networks:
         console.say("nothing of this checkout is running")
 
 
@@ -164,7 +168,7 @@ def clean(
     if caches:
         _remove(workshop, _directory(workshop.cache))
     if keep:
-        limit = parse_size(keep)
+        limit = console.parse_size(keep, "invoke clean --keep 20GB")
         things = sorted(_things(workshop), key=lambda t: t.used_at)
         total = sum(t.size for t in things)
         console.say(f"{console.megabytes(total)} are ours, {console.megabytes(limit)} may stay")
@@ -192,7 +196,7 @@ def clean(
 def _things(workshop: Workshop) -> list[Thing]:
     things = _images(workshop, kinds=())
     for project in sorted(workshop.out.glob("[!.]*")):
-        if project.name in (READ, HOMES):  # a person's: nobody can make them again
+        if project.name in (READ, HOMES, RUNS):  # a person's: nobody can make them again
             continue
         things += [_directory(v) for v in sorted(project.iterdir()) if v.is_dir()]
     things += [_directory(d) for d in sorted(workshop.dist.glob("[!.]*"))]

@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +29,7 @@ from slipway.engine import (
     failure,
     inspect_images,
 )
-from slipway.errors import BAD_DATA, SlipwayError
+from slipway.errors import BAD_CONFIG, BAD_DATA, SlipwayError
 from slipway.records import Record
 from slipway.settings import Workshop
 
@@ -48,7 +48,8 @@ class Recipe(Record, frozen=True):
 
     kind: str
     """What it is for: ``dev``, ``prod``; part of its name."""
-    dockerfile: Path
+    dockerfile: Path | str
+    """A file, or its text."""
     base: Base
     target: str = ""
     arguments: Mapping[str, str] = msgspec.field(default_factory=dict)
@@ -57,12 +58,20 @@ class Recipe(Record, frozen=True):
     labels: Mapping[str, str] = msgspec.field(default_factory=dict)
     repository: str = ""
     """Name before the tag; empty: ``slipway-KIND``."""
+    is_folder: bool = False
+    """The context is a person's folder: nothing of ours stands beside its files."""
+
+    @property
+    def text(self) -> bytes:
+        """What the Dockerfile says."""
+        own = self.dockerfile
+        return own.encode() if isinstance(own, str) else own.read_bytes()
 
     @property
     def key(self) -> str:
         """The first twelve hex digits of the hash of everything that goes in."""
         return fingerprint(
-            self.dockerfile.read_bytes(),
+            self.text,
             self.base.identity,
             self.target,
             dict(self.arguments),
@@ -118,7 +127,11 @@ def build_arguments(
     """Stage the context in ``directory``; the command that builds it, and its variables."""
     command, variables = build_client()
     context = directory / "context"
-    argv = [*command, "--file", str(recipe.dockerfile)]
+    dockerfile = recipe.dockerfile
+    if isinstance(dockerfile, str):
+        dockerfile = directory / "Dockerfile"
+        dockerfile.write_bytes(recipe.text)
+    argv = [*command, "--file", str(dockerfile)]
     argv += ["--build-arg", f"BASE={recipe.base.reference}"]
     if recipe.target:
         argv += ["--target", recipe.target]
@@ -131,7 +144,7 @@ def build_arguments(
     # Proxies are BuildKit's predefined arguments: by name only, and in no layer.
     argv += [x for n in PROXIES if n in os.environ for x in ("--build-arg", n)]
     stage(recipe, context)
-    argv += secrets(workshop, directory, context)
+    argv += secrets(workshop, directory, None if recipe.is_folder else context)
     return [*argv, str(context)], variables
 
 
@@ -145,22 +158,33 @@ def context_directory(workshop: Workshop) -> TemporaryDirectory[str]:
     return tempfile.TemporaryDirectory(dir=work, prefix="context-")
 
 
-def build_image(workshop: Workshop, recipe: Recipe, *, fix: str = DOCTOR) -> str:
+def build_image(
+    workshop: Workshop,
+    recipe: Recipe,
+    *,
+    fix: str = DOCTOR,
+    explain: Callable[[str], SlipwayError | None] | None = None,
+) -> str:
     """Build ``recipe`` with BuildKit and return its tag.
 
     :param fix: what to do when it cannot be built.
+    :param explain: what a failed build's own words mean, where more is known than that it failed.
     """
+    heard = processes.Heard() if explain else None
     with context_directory(workshop) as directory:
         argv, variables = build_arguments(workshop, recipe, Path(directory))
         console.show_command(argv, variables)
         if workshop.dry:
             return recipe.tag
-        status = processes.call(argv, env=variables)
+        status = processes.call(argv, env=variables, heard=heard)
     if status:
         ask(["version", "--format", "{{.Server.Version}}"], "build an image")  # is it the engine?
-        raise SlipwayError(
+        known = explain(heard.text) if explain and heard else None
+        own = recipe.dockerfile
+        name = "Dockerfile" if isinstance(own, str) else own.name
+        raise known or SlipwayError(
             f"the {recipe.kind} image was not built",
-            cause=f"{recipe.dockerfile.name} failed; docker's words are above",
+            cause=f"{name} failed; docker's words are above",
             fix=[fix],
             code=status,
         )
@@ -199,7 +223,10 @@ class Background:
 
 
 def stage(recipe: Recipe, context: Path) -> None:
-    """Copy the recipe's files, and nothing else, into the directory that is sent to the engine."""
+    """Copy the recipe's files, and nothing else, into the directory that is sent to the engine.
+
+    Any uid may read them, whatever the umask that they were written under.
+    """
     context.mkdir()
     for name, content in recipe.files.items():
         target = context / name
@@ -208,18 +235,34 @@ def stage(recipe: Recipe, context: Path) -> None:
             target.write_text(content)
         else:
             shutil.copy(content, target)
-    for always in ("apt", "ca"):  # bind mounts of the Dockerfiles: there, if empty
-        (context / always).mkdir(exist_ok=True)
+        target.chmod(0o755 if os.access(target, os.X_OK) else 0o644)
+    if not recipe.is_folder:
+        for always in ("apt", "ca"):  # bind mounts of our Dockerfiles: there, if empty
+            (context / always).mkdir(exist_ok=True)
+    for folder in (path for path in context.rglob("*") if path.is_dir()):
+        folder.chmod(0o755)
 
 
-def secrets(workshop: Workshop, directory: Path, context: Path) -> list[str]:
-    """Arguments that hand CA bundle, pip's index and apt's mirror to a build and to no layer."""
+def secrets(workshop: Workshop, directory: Path, context: Path | None) -> list[str]:
+    """Arguments that hand CA bundle, pip's index and apt's mirror to a build and to no layer.
+
+    :param directory: for files that live as long as the build.
+    :param context: where what cannot be a secret is mounted from; None: all has to be one.
+    """
     argv: list[str] = []
     bundle = workshop.ca_bundle
     if bundle and bundle.stat().st_size <= SECRET_LIMIT:
         argv += ["--secret", f"id=ca,src={bundle}"]
-    elif bundle:
+    elif bundle and context:
         shutil.copy(bundle, context / "ca" / "ca.pem")
+    elif bundle:
+        raise SlipwayError(
+            f"{bundle} has {console.megabytes(bundle.stat().st_size)}, too much for a secret",
+            cause=f"BuildKit takes {console.megabytes(SECRET_LIMIT)} at most, and an application's "
+            "folder is not to hold it",
+            fix=["set ca_bundle in invoke.yaml to a PEM file with fewer certificates"],
+            code=BAD_CONFIG,
+        )
     mirrors = workshop.settings.mirrors
     if mirrors.pip:
         conf = directory / "pip.conf"
@@ -227,7 +270,9 @@ def secrets(workshop: Workshop, directory: Path, context: Path) -> list[str]:
         conf.write_text(pip_configuration(workshop))
         argv += ["--secret", f"id=pip,src={conf}"]
     if mirrors.apt:
-        (context / "apt" / "mirror").write_text(f"{mirrors.apt}\n")
+        mirror = (context / "apt" if context else directory) / "mirror"
+        mirror.write_text(f"{mirrors.apt}\n")
+        argv += [] if context else ["--secret", f"id=apt,src={mirror}"]
     return argv
 
 

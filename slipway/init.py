@@ -72,13 +72,20 @@ def init(
     adopt: bool = False,
     force: bool = False,
     schema: bool = False,
+    app: str = "",
 ) -> None:
     """Look at ``source`` and write ``projects/NAME.yaml``, or with ``adopt`` ``SOURCE/slipway``.
 
     :param source: directory of a source tree, a wheel, or an sdist.
     :param force: replace a file that is there.
     :param schema: print the JSON Schema instead.
+    :param app: make this folder instead, with an application to begin with.
     """
+    if app:
+        from slipway import applications
+
+        applications.begin(workshop, app)
+        return
     if schema:
         from slipway import schema as of_types
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import queue
 import signal
 import subprocess
 import threading
@@ -80,6 +81,17 @@ def undone(undo: Callable[[], None]) -> Iterator[None]:
         with _watch.deferred():
             undo()
         raise
+
+
+@contextlib.contextmanager
+def at_the_end(tidy: Callable[[], None]) -> Iterator[None]:
+    """However what is inside ends, ``tidy``, to its end whatever signals come."""
+    try:
+        yield
+    finally:
+        with _watch.deferred():
+            tidy()
+    _watch.check()
 
 
 class Heard:
@@ -257,6 +269,59 @@ def reading(argv: Sequence[str]) -> Iterator[IO[bytes]]:
             fix=["./go invoke doctor"],
             code=status,
         )
+
+
+class Voices:
+    """What several programs say, line by line as it comes; none of them outlives the block.
+
+    :param commands: the programs; each is spoken of by its number in this list.
+    """
+
+    def __init__(self, commands: Sequence[Sequence[str]]) -> None:
+        self._commands = commands
+        self._said: queue.SimpleQueue[tuple[int, str | None]] = queue.SimpleQueue()
+        self._processes: list[subprocess.Popen[str]] = []
+
+    def __enter__(self) -> Voices:
+        with undone(self._end):
+            for number, argv in enumerate(self._commands):
+                with _watch.deferred():
+                    process = subprocess.Popen(
+                        list(argv),
+                        stdin=subprocess.DEVNULL,
+                        stdout=subprocess.PIPE,
+                        stderr=subprocess.STDOUT,
+                        text=True,
+                        errors="replace",
+                    )
+                    self._processes.append(process)
+                _watch.check()
+                threading.Thread(target=self._read, args=(number, process), daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with _watch.deferred():
+            self._end()
+
+    def next(self, timeout: float | None = None) -> tuple[int, str | None] | None:
+        """A program's number and a line of it, or with None that it has said all; None: nobody
+        has said anything for ``timeout`` seconds.
+        """
+        try:
+            return self._said.get(timeout=timeout)
+        except queue.Empty:
+            return None
+
+    def _read(self, number: int, process: subprocess.Popen[str]) -> None:
+        if process.stdout is not None:
+            with process.stdout as stream:
+                for line in stream:
+                    self._said.put((number, line.rstrip("\n")))
+        self._said.put((number, None))
+
+    def _end(self) -> None:
+        for process in self._processes:
+            _end(process, own_group=False)
 
 
 def meanwhile(function: Callable[[], T]) -> Callable[[], T]:

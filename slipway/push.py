@@ -12,10 +12,12 @@ import re
 import shlex
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 
 from packaging.version import Version as Pep440
 
 from slipway import (
+    applications,
     base,
     console,
     credentials,
@@ -241,11 +243,15 @@ def from_manifest(released_as: Manifest) -> Load:
     )
 
 
-def check_flags(*, tag: str, dev: bool, user: str, password_stdin: bool, yes: bool) -> None:
+def check_flags(
+    *, tag: str, folder: str, dev: bool, user: str, password_stdin: bool, yes: bool
+) -> None:
     """Refuse flags that do not go together."""
     why = ""
-    if dev and tag:
-        why = "--dev sends the development image, --tag a release"
+    if bool(tag) + bool(folder) + dev > 1:
+        why = (
+            "--tag sends a release, --dir an application, --dev the development image: one of them"
+        )
     elif bool(user) != password_stdin:
         why = "--username and --password-stdin go together"
     elif password_stdin and not yes:
@@ -276,27 +282,58 @@ def release_of(workshop: Workshop, project: str, tag: str) -> Manifest:
 def made_here(workshop: Workshop, project: str, source: str) -> Load:
     """The production images and the book of the current version, as their receipts tell."""
     tree = resolve(workshop, project, source)
-    name = tree.project.name
+    name, version = tree.project.name, tree.version.pep440
     places = {
         tree.alias(variant): production.receipt_of(workshop, name, variant)
         for variant in tree.variants
     }
     places[reading.alias_of(tree)] = reading.receipt_of(workshop, name)
-    tags = {
-        alias: str(facts["tag"])
-        for alias, facts in ((a, receipts.facts(file)) for a, file in places.items())
-        if facts.get("alias") == alias
-    }
-    here = engine.inspect_images(*tags.values()) if tags else {}
-    goods = tuple(Good(a, str(here[tag]["Id"])) for a, tag in tags.items() if tag in here)
+    goods = received(places)
     if not goods:
         raise SlipwayError(
-            f"no image of {name} {tree.version.pep440} was made here",
+            f"no image of {name} {version} was made here",
             cause="what is pushed is what `prod` and `book` have made of this very version",
             fix=["invoke prod --variant all", "invoke book"],
             code=NO_INPUT,
         )
-    return Load(f"{name} {tree.version.pep440}", goods, tree.version.pep440)
+    return Load(f"{name} {version}", goods, version)
+
+
+def app_here(workshop: Workshop, folder: str, project: str, source: str) -> Load:
+    """An application's images for the current version of the library, as their receipts tell.
+
+    No name moves to them, and one that is there gives way: an application is deployed by digest.
+    """
+    application = applications.find(folder)
+    tree = resolve(workshop, project, source)
+    goods = received(
+        {
+            applications.alias_of(application, tree, variant): applications.receipt_of(
+                workshop, application, variant
+            )
+            for variant in tree.variants
+        }
+    )
+    if not goods:
+        raise SlipwayError(
+            f"no image of {application.name} was made here",
+            cause="what is pushed is what `app` has made, from this very version of "
+            f"{tree.project.name}, {tree.version.pep440}",
+            fix=[shlex.join(["invoke", "app", "--dir", folder])],
+            code=NO_INPUT,
+        )
+    return Load(application.name, goods)
+
+
+def received(places: Mapping[str, Path]) -> tuple[Good, ...]:
+    """The images that were made last, where they have the name that is wanted and are here.
+
+    :param places: alias to the receipt of who makes such images.
+    """
+    found = {alias: receipts.facts(file) for alias, file in places.items()}
+    tags = {a: str(facts["tag"]) for a, facts in found.items() if facts.get("alias") == a}
+    here = engine.inspect_images(*tags.values()) if tags else {}
+    return tuple(Good(alias, str(here[tag]["Id"])) for alias, tag in tags.items() if tag in here)
 
 
 def dev_here(workshop: Workshop) -> Load:
@@ -369,17 +406,19 @@ def push(
     source: str,
     tag: str,
     *,
+    folder: str = "",
     dev: bool = False,
     user: str = "",
     password_stdin: bool = False,
     yes: bool = False,
 ) -> None:
-    """Send a release, what was made of the current version, or the development image.
+    """Send a release, what was made of the current version, an application, or the dev image.
 
     :param tag: git's, of a release in ``dist/``; empty: the current version.
+    :param folder: an application's.
     :param user: of the registry; its password comes from standard input. Mirrors have Docker's own.
     """
-    check_flags(tag=tag, dev=dev, user=user, password_stdin=password_stdin, yes=yes)
+    check_flags(tag=tag, folder=folder, dev=dev, user=user, password_stdin=password_stdin, yes=yes)
     check_settings(workshop)
     given = None
     if password_stdin:
@@ -388,9 +427,13 @@ def push(
         load = dev_here(workshop)
     elif tag:
         load = from_manifest(release_of(workshop, project, tag))
+    elif folder:
+        load = app_here(workshop, folder, project, source)
     else:
         load = made_here(workshop, project, source)
-    flags = [*(["--tag", tag] if tag else []), *(["--dev"] if dev else [])]
+    named_by = {"--tag": tag, "--dir": folder}
+    flags = [word for pair in named_by.items() if pair[1] for word in pair]
+    flags += ["--dev"] if dev else []
     send(workshop, load, given, "" if yes else shlex.join(["invoke", "push", *flags]))
 
 
@@ -528,13 +571,15 @@ def named(workshop: Workshop, good: Good, full: str) -> Iterator[None]:
     console.show_command(argv)
     here = engine.inspect_images(full, good.id)
     stays = full in here or not here[good.id].get("RepoTags")
-    if not workshop.dry:
-        engine.ask(argv[1:], f"tag {full}")
-    try:
-        yield
-    finally:
+
+    def tidy() -> None:
         if not stays and not workshop.dry:
             images.remove(full)
+
+    with processes.at_the_end(tidy):
+        if not workshop.dry:
+            engine.ask(argv[1:], f"tag {full}")
+        yield
 
 
 def conclude(load: Load, outcomes: Sequence[Outcome]) -> None:

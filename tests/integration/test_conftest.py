@@ -14,7 +14,7 @@ TESTS = Path(__file__).parent.parent
 
 
 def run_pytest(
-    folder: Path, conftest: Path, test: str, *options: str, ci: str = ""
+    folder: Path, conftest: Path, test: str, *options: str, ci: str = "", cluster: str = ""
 ) -> subprocess.CompletedProcess[str]:
     shutil.copy(conftest, folder)
     shutil.copy(TESTS.parent / "pyproject.toml", folder)
@@ -23,7 +23,7 @@ def run_pytest(
     return subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *options],
         cwd=folder,
-        env={**os.environ, "CI": ci},
+        env={**os.environ, "CI": ci, "KUBECONFIG": cluster},
         capture_output=True,
         text=True,
         timeout=60,
@@ -83,3 +83,14 @@ def test_the_ci_names_what_is_not_run_for_want_of_a_machine(tmp_path: Path) -> N
     done = run_pytest(tmp_path, TESTS / "conftest.py", test, *options, ci="true")
     assert done.returncode == 0
     assert "tests/test_it.py::test_gpu (gpu)" in done.stdout
+
+
+def test_a_test_of_a_cluster_runs_where_one_is_named_and_else_is_named(tmp_path: Path) -> None:
+    test = "@pytest.mark.cluster\ndef test_apply(): print('applied')\ndef test_it(): pass\n"
+    for cluster, ran in (("", False), ("/config", True)):
+        folder = tmp_path / f"at{cluster.replace('/', '-')}"
+        folder.mkdir()
+        done = run_pytest(folder, TESTS / "conftest.py", test, "-s", ci="true", cluster=cluster)
+        assert done.returncode == 0, done.stdout
+        assert ("applied" in done.stdout) is ran
+        assert ("tests/test_it.py::test_apply (cluster)" in done.stdout) is not ran

@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 import requests
+import yaml
 
 from slipway import manifest
 from slipway.engine import LABEL
@@ -560,3 +561,59 @@ def test_what_the_registry_lacks_is_said_to_have_to_be_made(
     (scratch.root / "x.py").write_text("")
     done = scratch.invoke(*settings(scratch, main.name), "run", "x.py")
     refused(done, 69, "no production image of oar has been made", "invoke prod")
+
+
+# -- an application
+
+
+def image_in(checkout: Checkout, app: Path) -> str:
+    """What the cluster is told to fetch."""
+    job = yaml.safe_load((checkout.out / "deploy" / app.name / "job.yaml").read_text())
+    return str(job["spec"]["template"]["spec"]["containers"][0]["image"])
+
+
+def test_an_application_is_pushed_and_deployed_by_its_digest(
+    built: Built, main: Registry, client: Any, tmp_path: Path
+) -> None:
+    checkout, app = built.checkout, tmp_path / "tides"
+    app.mkdir()
+    named, deploy = settings(checkout, main.name), ("deploy", "--dir", str(app))
+
+    def write(word: str) -> None:
+        (app / "train.py").write_text(f"print({word!r})\n")
+
+    write("ebb")
+    refused(
+        push(checkout, [main.name], "--dir", str(app), "--yes"),
+        *(66, "no image of tides was made here", "invoke app --dir"),
+    )
+    said = succeed(checkout.invoke(*named, *deploy))
+    tag = image_in(checkout, app)
+    assert re.fullmatch(r"tides:[^@/]+", tag)
+    assert f"{tag} has not been pushed from here" in said
+    succeed(push(checkout, [main.name], "--dir", str(app), "--yes"))
+    assert images_in(main.name) == {tag: client.images.get(tag).id}  # no name moves
+    assert "unchanged in" in succeed(push(checkout, [main.name], "--dir", str(app), "--yes"))
+    succeed(checkout.invoke(*named, *deploy))
+    first = image_in(checkout, app)
+    assert re.fullmatch(rf"{main.name}/tides@sha256:[0-9a-f]{{64}}", first)
+    # What the registry has is of before the edit, and is not what the cluster would get.
+    write("flood")
+    succeed(checkout.invoke(*named, *deploy))
+    assert image_in(checkout, app) == tag
+    succeed(push(checkout, [main.name], "--dir", str(app), "--yes"))
+    succeed(checkout.invoke(*named, *deploy))
+    second = image_in(checkout, app)
+    assert second.startswith(f"{main.name}/tides@")
+    assert second != first
+    for name, word in ((first, "ebb"), (second, "flood")):
+        client.images.pull(name)
+        program = ["python", "/app/train.py"]
+        assert client.containers.run(name, program, remove=True).decode().strip() == word
+        client.images.remove(name)
+    dead = f"127.0.0.1:{free_port()}"
+    refused(
+        checkout.invoke(*settings(checkout, dead), *deploy),
+        *(69, f"{dead} does not answer", "Connection refused"),
+    )
+    assert image_in(checkout, app) == second

@@ -35,6 +35,7 @@ SCRIPTS = (
     *("stage", "arrange", "check-requirements", "entrypoint", "gpu-probe", "preflight.c"),
     *("coverage", "docs", "emulate", "emulation-kit", "canary.c", "watch.c", "book", "read-book"),
     *("ssh-profile", "sbom", "bundle-install", "bundle-needed", "apt-index"),
+    *("ssh-profile", "launch", "app-install"),
     *("jupyter/overrides.json", "jupyter/page_config.json"),
 )
 
@@ -46,6 +47,7 @@ def make_workshop(root: Path, **settings: Any) -> Workshop:
         (root / "scripts" / name).parent.mkdir(exist_ok=True)
         (root / "scripts" / name).write_text(f"{name}\n")
     for name in (
+        "Dockerfile.app",
         "Dockerfile.book",
         "Dockerfile.dev",
         "Dockerfile.prod",

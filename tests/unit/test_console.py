@@ -11,6 +11,7 @@ import pytest
 
 from slipway import console
 from slipway.console import bold, dim, megabytes, moment, seconds, show_command, shown, table
+from slipway.errors import USAGE, SlipwayError
 
 
 @pytest.mark.parametrize(
@@ -93,3 +94,35 @@ def test_what_is_said_is_not_held_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("builtins.print", lambda *_, **flags: calls.append(flags))
     console.say("x")
     assert calls == [{"flush": True}]
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("20GB", 20 * 10**9),
+        ("500M", 500 * 10**6),
+        ("1.5 g", 1_500_000_000),
+        ("7", 7),
+        ("1kb", 1000),
+    ],
+)
+def test_a_size_is_read_as_docker_writes_it(text: str, size: int) -> None:
+    assert console.parse_size(text, "") == size
+
+
+@pytest.mark.parametrize("text", ["", "GB", "-1GB", "20 XB", "1,5G"])
+def test_what_is_no_size_is_refused_with_an_example(text: str) -> None:
+    with pytest.raises(SlipwayError) as caught:
+        console.parse_size(text, "invoke clean --keep 20GB")
+    assert caught.value.fix == ("invoke clean --keep 20GB",)
+    assert caught.value.code == USAGE
+
+
+def test_a_number_has_a_colour_of_its_own_on_a_terminal_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert console.coloured("x", 0) == "x"
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert len({console.coloured("x", number) for number in range(6)}) == 6
+    assert console.coloured("x", 1) == console.coloured("x", 7)

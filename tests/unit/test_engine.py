@@ -93,6 +93,36 @@ def test_only_a_job_that_says_so_is_reached_from_the_network() -> None:
     assert values(argv, "--publish") == ["0.0.0.0:8888:8888"]
 
 
+def test_a_job_on_a_network_of_its_own_is_found_there_by_its_name_and_nowhere_else() -> None:
+    argv = arguments(private="slipway-n", host="digits-1.digits")
+    assert values(argv, "--network") == ["slipway-n"]
+    assert values(argv, "--network-alias") == ["digits-1.digits"]
+    assert values(argv, "--hostname") == ["digits-1"]
+    assert values(argv, "--dns-option") == ["timeout:1", "attempts:1"]
+    assert "--publish" not in argv
+
+
+def test_a_job_takes_what_memory_there_is_unless_it_says_how_much() -> None:
+    assert "--memory" not in arguments()
+    argv = arguments(memory=10**9)
+    assert values(argv, "--memory") == values(argv, "--memory-swap") == ["1000000000"]
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [("unix:///var/run/docker.sock", 3072 * 10**3), ("tcp://elsewhere:2375", 8 * 10**9)],
+)
+def test_free_memory_is_this_machine_s_only_where_the_engine_is(
+    monkeypatch: pytest.MonkeyPatch, host: str, expected: int
+) -> None:
+    monkeypatch.setenv("DOCKER_HOST", host)
+    monkeypatch.setattr(engine, "info", lambda: {"MemTotal": 8 * 10**9})
+    text = "MemTotal:       9999 kB\nMemFree: 1 kB\nMemAvailable:    3000 kB\n"
+    monkeypatch.setattr(Path, "is_file", lambda _: True)
+    monkeypatch.setattr(Path, "read_text", lambda _: text)
+    assert engine.memory() == expected
+
+
 def test_a_job_that_stays_is_not_waited_for_and_comes_back_by_nobody_s_doing() -> None:
     argv = arguments(stays=True, labels={"a": "b c"})
     assert argv[:5] == ["run", "--detach", "--restart", "no", "--init"]

@@ -15,6 +15,7 @@ from msgspec.structs import replace
 from slipway import images
 from slipway.base import Base
 from slipway.engine import LABEL, PROXIES
+from slipway.errors import SlipwayError
 from slipway.images import (
     KEY,
     KIND,
@@ -28,6 +29,7 @@ from slipway.images import (
     secrets,
     stage,
 )
+from slipway.processes import Heard
 from slipway.settings import Workshop
 from tests.unit.fakes import make_recipe, make_workshop
 
@@ -274,3 +276,33 @@ def test_no_dockerfile_declares_a_proxy() -> None:
     root = Path(__file__).parents[2]
     for dockerfile in root.glob("Dockerfile.*"):
         assert not re.search(r"^\s*(ARG|ENV)\b.*proxy", dockerfile.read_text(), re.I | re.M)
+
+
+@pytest.mark.usefixtures("client", "no_bundle")
+def test_what_a_failed_build_has_said_may_be_explained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(argv: list[str], *, heard: Heard | None, **_: Any) -> int:
+        assert Path(argv[argv.index("--file") + 1]).read_text() == "FROM x\n"
+        if heard:
+            heard.add(b"no hull\n")
+        return 3
+
+    monkeypatch.setattr("slipway.processes.call", fail)
+    monkeypatch.setattr(images, "ask", lambda *_: "")
+    workshop, recipe = make_workshop(tmp_path), make_recipe(tmp_path, dockerfile="FROM x\n")
+
+    def explain(said: str) -> SlipwayError | None:
+        return SlipwayError(f"explained: {said.strip()}") if "hull" in said else None
+
+    with pytest.raises(SlipwayError, match="explained: no hull"):
+        images.build_image(workshop, recipe, explain=explain)
+    for unknown in (None, lambda _: None):
+        with pytest.raises(SlipwayError, match="the dev image was not built") as caught:
+            images.build_image(workshop, recipe, explain=unknown)
+        assert caught.value.code == 3
+
+
+def test_a_dockerfile_s_text_counts_as_its_file_would(tmp_path: Path) -> None:
+    recipe = make_recipe(tmp_path)
+    assert replace(recipe, dockerfile=recipe.text.decode()).key == recipe.key

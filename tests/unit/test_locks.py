@@ -11,6 +11,7 @@ ROOT = Path(__file__).parents[2]
 LOCKS = (
     *("requirements.txt", "requirements-image.txt", "requirements-browser.txt"),
     *("requirements-book.txt", "requirements-cuda.txt"),
+    *("requirements-cluster.txt", "requirements-validate.txt"),
 )
 
 

@@ -277,20 +277,29 @@ def test_the_digest_is_read_from_what_docker_says_last() -> None:
     "flags",
     [
         {"tag": "v1", "dev": True},
+        {"folder": "tides", "dev": True},
+        {"tag": "v1", "folder": "tides"},
         {"user": "ann"},
         {"password_stdin": True},
         {"user": "ann", "password_stdin": True},
     ],
 )
 def test_flags_that_do_not_go_together_are_refused(flags: dict[str, Any]) -> None:
-    none = {"tag": "", "dev": False, "user": "", "password_stdin": False, "yes": False}
+    none = {
+        "tag": "",
+        "folder": "",
+        "dev": False,
+        "user": "",
+        "password_stdin": False,
+        "yes": False,
+    }
     with pytest.raises(SlipwayError) as caught:
         push.check_flags(**{**none, **flags})
     assert caught.value.code == USAGE_CODE
 
 
 def test_a_password_with_leave_is_fine() -> None:
-    push.check_flags(tag="", dev=False, user="ann", password_stdin=True, yes=True)
+    push.check_flags(tag="", folder="", dev=False, user="ann", password_stdin=True, yes=True)
 
 
 def test_without_a_registry_there_is_nowhere_to_push_to(tmp_path: Path) -> None:
