@@ -474,14 +474,16 @@ def edited_app(workshop: Workshop, runs: int) -> Row:
 
         def theirs() -> float:
             edit_program()
-            return timed(argv, env=env)
+            took = timed(argv, env=env)
+            images.remove("slipway-bench-app")  # or each run would leave one without a name
+            return took
 
         try:
             alternate(row, runs, ours, theirs)
         finally:
             for facts in (workshop.out / "apps" / folder.name).glob("*.json"):
-                images.remove(str(receipts.facts(facts)["tag"]))
-            images.remove("slipway-bench-app")
+                for name in ("alias", "tag"):
+                    images.remove(str(receipts.facts(facts)[name]))
     return row
 
 
