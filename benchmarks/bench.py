@@ -27,6 +27,7 @@ from slipway import (
     applications,
     base,
     builds,
+    ccache,
     console,
     engine,
     images,
@@ -226,10 +227,8 @@ def other_warm(workshop: Workshop, runs: int) -> Row:
             timed(invoke("clean", "--project", "lightgbm"), cwd=workshop.root, env=env)
             build = invoke("build", "--project", "lightgbm")
             times.append(timed(build, cwd=workshop.root, env=env))
-    hits, compiled = builds.ccache_counts(
-        workshop.out / "lightgbm" / "cpu" / "build" / ".ccache-statistics"
-    )
-    row.notes.append(f"{hits} of {compiled} compilations from the cache")
+    found = ccache.counts(workshop.out / "lightgbm" / "cpu" / "build" / ".ccache-statistics")
+    row.notes.append(str(found))
     return row
 
 
@@ -311,11 +310,9 @@ def warm(workshop: Workshop, runs: int) -> Row:
             row.theirs.append(timed(invoke("build"), cwd=workshop.root, env=env))
             timed(invoke("clean"), cwd=workshop.root, env=env)
             row.ours.append(timed(invoke("build"), cwd=workshop.root, env=env))
-            hits, compiled = builds.ccache_counts(
-                workshop.out / "oar" / "cpu" / "build" / ".ccache-statistics"
-            )
+            found = ccache.counts(workshop.out / "oar" / "cpu" / "build" / ".ccache-statistics")
             console.say(f"  ccache {number + 1}: {row.ours[-1]:.1f} beside {row.theirs[-1]:.1f}")
-            row.notes.append(f"{hits} of {compiled} compilations from the cache")
+            row.notes.append(str(found))
     return row
 
 
@@ -330,8 +327,8 @@ def gpu(workshop: Workshop, runs: int) -> Iterator[Row]:
         for times in (row.theirs, row.ours):
             shutil.rmtree(made)
             times.append(timed(build, cwd=workshop.root, env={"INVOKE_CACHE_DIR": cache}))
-    hits, compiled = builds.ccache_counts(made / "build" / ".ccache-statistics")
-    row.notes.append(f"{hits} of {compiled} compilations from the cache")
+    found = ccache.counts(made / "build" / ".ccache-statistics")
+    row.notes.append(str(found))
     yield row
     row = Row("gpu-size", "production image, gpu", "that of cpu", "+ 10 MB", unit="MB")
     timed(invoke("prod", "--variant", "cpu,gpu"), cwd=workshop.root)

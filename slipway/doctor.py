@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
-from slipway import base, console, engine, gpu, processes
+from slipway import base, ccache, console, engine, gpu, processes
 from slipway.errors import UNAVAILABLE, SlipwayError
 from slipway.records import Record
 from slipway.settings import Workshop
@@ -156,6 +156,14 @@ def _local(workshop: Workshop) -> Iterator[Finding]:
     proxies = [name for name in engine.PROXIES if name in os.environ]
     if proxies:
         yield Finding("ok", f"proxy variables reach builds: {', '.join(proxies)}")
+    if workshop.settings.ccache_remote:
+        where = f"the team's compiler cache at {ccache.shown(workshop.settings)}"
+        why_not = ccache.answers(workshop.settings)
+        yield (
+            Finding("note", f"{where} does not answer: {why_not}", "builds go on without it")
+            if why_not
+            else Finding("ok", f"{where} takes connections")
+        )
     lacking = missing_tools(workshop)
     if workshop.settings.engine == "host" and lacking:
         yield Finding(

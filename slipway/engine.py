@@ -134,6 +134,8 @@ class Job(Record, frozen=True):
     """Only one of its name runs at a time, under a lock; else its name gets the process id."""
     inherit: Sequence[str] = ()
     """Variables passed on from the environment by name, so that no value is printed."""
+    hidden: Mapping[str, str] = msgspec.field(default_factory=dict)
+    """Variables whose values are printed nowhere, such as one that holds a password."""
     gpu: tuple[str, ...] = ()
     """Arguments that give the container the GPUs, as ``slipway.gpu`` has decided."""
     stays: bool = False
@@ -227,7 +229,7 @@ def run_arguments(
         argv += ["--mount", mount_argument(str(mount.source), target, mount.readonly)]
     for key, value in {"HOME": user.home, "LC_ALL": "C.UTF-8", **job.env}.items():
         argv += ["--env", f"{key}={value}"]
-    for key in job.inherit:
+    for key in (*job.inherit, *job.hidden):
         argv += ["--env", key]
     if job.workdir:
         argv += ["--workdir", job.workdir]
@@ -455,16 +457,13 @@ class Docker(Record, frozen=True):
             remove_container(name)
         return done
 
-    def start(self, job: Job, image: str, env: Mapping[str, str]) -> str:
-        """Start a ``job`` that stays, and come back; docker's words when it cannot be started.
-
-        :param env: values of what the job inherits.
-        """
+    def start(self, job: Job, image: str) -> str:
+        """Start a ``job`` that stays, and come back; docker's words when it cannot be started."""
         argv = [client(), *self._arguments(job, image, terminal=False)]
         console.show_command(argv)
         if self.workshop.dry:
             return ""
-        answer = processes.look(argv, env=env)
+        answer = processes.look(argv, env=job.hidden)
         return "" if answer.returncode == 0 else answer.stderr or f"status {answer.returncode}"
 
     def run(self, job: Job, image: str, heard: processes.Heard | None = None) -> int:
@@ -480,6 +479,7 @@ class Docker(Record, frozen=True):
         def start() -> int:
             return processes.call(
                 argv,
+                env=job.hidden,
                 stdin=job.stdin,
                 stdout=job.stdout,
                 show=self._shown(job),
@@ -540,13 +540,17 @@ class InPlace(Record, frozen=True):
         for name in ("TERM", "USER", "TMPDIR", *PROXIES):
             if name in os.environ:
                 env.setdefault(name, os.environ[name])
-        argv = ["env", "--ignore-environment", *(f"{k}={v}" for k, v in env.items()), *job.command]
+        # Values that are hidden come by the environment: an argument list is for all to read.
+        kept = [f"{k}={v}" for k, v in env.items()]
+        cleared = [f"--unset={name}" for name in os.environ if name not in job.hidden]
+        argv = ["env", *(cleared if job.hidden else ["--ignore-environment"]), *kept, *job.command]
         shown = [f"{k}={shlex.quote(v)}" for k, v in job.env.items()]
         console.say(console.dim(f"$ {' '.join([*shown, shlex.join(job.command)])}"))
         if self.workshop.dry:
             return 0
         return processes.call(
             argv,
+            env=job.hidden,
             cwd=Path(job.workdir) if job.workdir else None,
             stdin=job.stdin,
             stdout=job.stdout,

@@ -206,7 +206,6 @@ def job_of(
         env={**job.env, "SLIPWAY_BUILD": site.place.inside(site.build)},
         workdir=site.place.inside(site.build),
         ports=[f"{port}:{INSIDE}"],
-        inherit=[*job.inherit, KEYS],
         stays=True,
         labels={
             EDIT_LABEL: "yes" if edit else "no",
@@ -373,9 +372,10 @@ def start(keeper: Keeper, site: Site, image: str, keys: Keys, wanted: Wanted, *,
         if here and not is_free(port, lan=False):
             continue
         job = job_of(site, keeper.run, keeper.home, port=port, edit=wanted.edit)
+        job = replace(job, hidden={KEYS: "\n".join(keys.public)})
         if not workshop.dry:
             make_mount_points(keeper.home, job, docker)
-        said = docker.start(job, image, {KEYS: "\n".join(keys.public)})
+        said = docker.start(job, image)
         if workshop.dry:
             return port
         if not said:

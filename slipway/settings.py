@@ -91,6 +91,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """Compiler cache and downloads; empty: slipway/ in the user's cache directory."""
     ccache_size: str = "5G"
     """Limit of the compiler cache, as ccache spells it."""
+    ccache_remote: str = ""
+    """URL of a compiler cache that a team shares, redis://HOST or http://HOST; empty: none."""
     shm_size: str = "1g"
     """/dev/shm of containers that run programs; docker's own default is 64 MB."""
     pull_wait_s: int = 10
@@ -105,6 +107,11 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     budgets: Budgets = Budgets()
 
 
+# What may follow it, after |, are ccache's own attributes, such as read-only.
+REMOTE_CACHE = re.compile(
+    r"(?P<scheme>redis|http)://([^\s/|@]*@)?(?P<host>[A-Za-z0-9.-]+|\[[0-9a-fA-F:.]+\])"
+    r"(:(?P<port>\d{1,5}))?(/[^\s|]*)?(\|[^\s|]+)*"
+)
 # A first word with neither dot nor port is a user of Docker Hub to docker, and no host.
 REGISTRY = re.compile(
     r"(localhost|[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+|[A-Za-z0-9.-]+(?=:))(:\d{1,5})?"
@@ -341,6 +348,20 @@ def check_registries(settings: Settings) -> None:
             )
 
 
+def check_remote_cache(settings: Settings) -> None:
+    """Refuse what ccache would not take for a remote storage: every compilation would fail."""
+    url = settings.ccache_remote
+    if url and not REMOTE_CACHE.fullmatch(url):
+        told = re.sub(r"(?<=:).*@", "//", url)  # what stands before the @ may be a password
+        raise SlipwayError(
+            f"ccache_remote: '{told}' is no compiler cache",
+            cause="expected redis://HOST[:PORT] or http://HOST[:PORT]/PATH, which is what ccache "
+            "speaks: it knows neither rediss: nor https:",
+            fix=["mend ccache_remote in invoke.yaml"],
+            code=BAD_CONFIG,
+        )
+
+
 def plain(value: Any) -> Any:
     """invoke's nested proxies as ordinary dictionaries and lists."""
     if hasattr(value, "items"):
@@ -354,4 +375,5 @@ def load(config: Config) -> Workshop:
     settings = convert(merged, Settings, "invoke.yaml, INVOKE_* or -f FILE", fix=MEND)
     check_variants(settings.variants)
     check_registries(settings)
+    check_remote_cache(settings)
     return Workshop(root=ROOT, settings=settings, dry=bool(config.run.dry))

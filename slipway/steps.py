@@ -114,7 +114,7 @@ def make(s: Site, summary: Summary) -> Made:
         summary.add("build", s.variant, "a prebuilt wheel: nothing to compile", 0, start)
     else:
         result = f"{s.shown(s.build)}, {built.cache}"
-        summary.add("build", s.variant, result, 0, start, is_unchanged=not built.compiled)
+        summary.add("build", s.variant, result, 0, start, is_unchanged=not built.cache.compiled)
     if testing.has_tests(s.tree):
         start = time.monotonic()
         run = built_tests(s)
