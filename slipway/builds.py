@@ -41,6 +41,9 @@ if TYPE_CHECKING:
     from slipway.why import Reason
 
 RELEASE, DEBUG = BUILD_TYPES = ("release", "debug")
+# Ninja's word that it has looked at everything. Only after that is no container needed to hear it
+# again: a tree with a command that runs each time never gets it.
+NOTHING_TO_DO = "ninja: no work to do."
 CONFIGURED = ".slipway-configured"  # the stamp that scripts/build keeps
 FEW_BYTES = 16_000_000  # a file system with less free than this is what broke the build
 
@@ -551,10 +554,13 @@ def build(s: Site, *, jobs: int = 0, why: bool = False) -> Built:
     mode, stamp, arguments = configure_mode(s, env, options)
     causes = Causes(s, stamp, mode, asked=why)
     receipt, inputs = s.out / "receipts" / "build.json", ""
-    if how.system == "pep517":  # its frontend takes seconds to find that nothing has changed
+    # In place, what is installed on this machine may change, and in a copy of the source what is
+    # written to it: only Ninja sees either.
+    is_seen = how.system == "cmake" and s.image and not s.copied
+    if is_seen or how.system == "pep517":
         inputs = fingerprint(inputs_of(s), stamp)
         known = receipts.read(receipt, inputs)
-        if known:
+        if known and known.facts.get("made", "") in ("", made_of(s)):
             since = console.moment(known.made_at)
             console.say(f"{s.title} is unchanged since {since}: no work to do")
             causes.tell()
@@ -576,12 +582,15 @@ def build(s: Site, *, jobs: int = 0, why: bool = False) -> Built:
         if how.network and how.system == "cmake" and mode != "no":
             _run_build(s, "configure", stamp, arguments, env, network=True)
             mode, arguments = "no", []
-        _run_build(s, mode, stamp, arguments, env, network=how.network and how.system != "cmake")
+        network = how.network and how.system != "cmake"
+        said = _run_build(s, mode, stamp, arguments, env, network=network)
     result = Built(time.monotonic() - start, ccache.counts(statistics))
     if not s.workshop.dry:
-        if inputs:
+        if how.system == "pep517":
             wheels = {str(w): images.file_hash(w) for w in (s.build / "wheel").glob("*.whl")}
             receipts.write(receipt, inputs, {"files": wheels})
+        elif inputs and NOTHING_TO_DO in said:
+            receipts.write(receipt, inputs, {"made": made_of(s)})
         console.say(
             f"{console.bold('built')} {s.title} in {s.shown(s.build)}, "
             f"{console.seconds(result.duration)}, {result.cache}"
@@ -659,7 +668,8 @@ def _run_build(
     env: dict[str, str],
     *,
     network: bool,
-) -> None:
+) -> str:
+    """Run a step of a build; the last of what it says."""
     how = s.tree.project.build
     command = [how.system, mode, stamp, s.top_inside, s.place.inside(s.build), *arguments]
     heard = processes.Heard()
@@ -674,6 +684,15 @@ def _run_build(
             fix=[fix or f"invoke build {s.flags} once that is mended"],
             code=status,
         )
+    return heard.text
+
+
+def made_of(s: Site) -> str:
+    """Changes with the files of a build directory, but not with what CTest keeps there; and with
+    the image, whose tag says what it was made of, not what the archives had on that day.
+    """
+    image = engine.inspect_images(s.image).get(s.image, {}).get("Id")
+    return fingerprint(image, receipts.tree_fingerprint(s.build, {s.build / "Testing"}))
 
 
 def update_copy(s: Site, *, afresh: bool) -> list[str]:

@@ -524,8 +524,9 @@ def test_a_dry_task_removes_nothing_where_something_is(
     assert bool(shown_commands(said)) == (task in ("run train_oar.py", "all"))
 
 
-def test_the_printed_command_works_in_a_shell(built: Built) -> None:
-    (line,) = shown_commands(succeed(built.checkout.invoke("build")))
+def test_the_printed_command_works_in_a_shell(built: Built, tiny: Path) -> None:
+    said = succeed(built.checkout.invoke("build", "--project", str(tiny)))
+    (line,) = shown_commands(said)
     done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert "ninja: no work to do." in done.stdout
@@ -543,6 +544,13 @@ def test_only_what_changed_is_compiled_again(built: Built, tiny: Path) -> None:
     assert compiled(succeed(built.checkout.invoke(*command))) == 3
     said = succeed(built.checkout.invoke(*command))
     assert "ninja: no work to do." in said
+    # Once Ninja has said so no container is started to hear it again, until something changes.
+    said = succeed(built.checkout.invoke(*command))
+    assert re.search(r"tiny 1.0 cpu is unchanged since .*: no work to do", said)
+    assert shown_commands(said) == []
+    made = built.checkout.out / "tiny" / "cpu" / "build" / "tiny"
+    made.unlink()
+    assert "Linking CXX executable" in succeed(built.checkout.invoke(*command))
     (tiny / "one.cc").write_text("int one() { return 0 + 1; }\n")
     said = succeed(built.checkout.invoke(*command))
     assert compiled(said) == 1
