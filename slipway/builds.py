@@ -152,7 +152,7 @@ class Site(Record, frozen=True):
             *(Mount(path, readonly=True) for path in self.links),
             Mount(self.workshop.scripts, readonly=True),
             Mount(self.out),
-            Mount(self.workshop.cache / "ccache", target="/run/ccache"),
+            Mount(self.workshop.cache / "ccache", target="/run/ccache", stays_there=True),
         ]
 
     def job(

@@ -20,15 +20,18 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePath
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote
 
 import msgspec
 
 from slipway import console, outputs, processes
-from slipway.errors import NO_PERMISSION, UNAVAILABLE, USAGE, SlipwayError, nearest
+from slipway.errors import NO_INPUT, NO_PERMISSION, UNAVAILABLE, USAGE, SlipwayError, nearest
 from slipway.records import Record
 from slipway.settings import ENGINES, Workshop
+
+if TYPE_CHECKING:
+    from slipway.volumes import Carrier
 
 MARKER = Path("/etc/slipway-dev")  # stands in the dev image and nowhere else
 LABEL = "slipway.checkout"
@@ -88,6 +91,8 @@ class Mount(Record, frozen=True):
     readonly: bool = False
     instead_of: Path | None = None
     """The path that a copy is mounted at in place of the original."""
+    stays_there: bool = False
+    """An engine that does not see our files keeps its own: a cache."""
 
 
 class Caller(Record, frozen=True):
@@ -196,12 +201,15 @@ def run_arguments(
     user: Caller,
     identity: Path,
     terminal: bool,
+    volumes: Sequence[str] | None = None,
 ) -> list[str]:
     """The argument list, without the client's name, that runs ``job`` in a new container.
 
     :param identity: directory of generated passwd and group files; a bare ``--user`` breaks whoami,
         getpass, ssh and ccache.
     :param terminal: both ends are a terminal, so the program may draw on it.
+    :param volumes: what mounts the directories instead, on an engine that does not see ours; the
+        files are put into the container then, before it starts.
     """
     name = container_name(job, checkout)
     ends = ["--detach", "--restart", "no"] if job.stays else ["--rm"]
@@ -220,11 +228,12 @@ def run_arguments(
     argv += [*job.gpu, *(word for name in job.capabilities for word in ("--cap-add", name))]
     if user.uid:
         argv += ["--user", f"{user.uid}:{user.gid}"]
-        for file in ("passwd", "group"):
+        for file in IDENTITY if volumes is None else ():
             argv += ["--mount", mount_argument(str(identity / file), f"/etc/{file}", True)]
         if not any(m.target == user.home for m in job.mounts):
             argv += ["--mount", f"type=tmpfs,target={user.home},tmpfs-mode=0777"]
-    for mount in job.mounts:
+    argv += volumes or ()
+    for mount in job.mounts if volumes is None else ():
         target = mount.target or path_inside(mount.instead_of or mount.source, root)
         argv += ["--mount", mount_argument(str(mount.source), target, mount.readonly)]
     for key, value in {"HOME": user.home, "LC_ALL": "C.UTF-8", **job.env}.items():
@@ -310,6 +319,27 @@ def failure(message: str, doing: str) -> SlipwayError:
             cause=text,
             fix=['sudo usermod -aG docker "$USER", then log in again'],
             code=NO_PERMISSION,
+        )
+    no_context = re.search(r'context "([^"]+)"(: context not found| does not exist)', text)
+    if no_context:
+        return SlipwayError(
+            f"docker knows no context '{no_context[1]}'",
+            cause=text,
+            fix=[
+                "docker context ls",
+                "then set or unset DOCKER_CONTEXT, or docker context use NAME",
+            ],
+            code=NO_INPUT,
+        )
+    if "is too new" in low or ("api version" in low and "too old" in low):
+        return SlipwayError(
+            "the docker engine is older than this docker program can speak with",
+            cause=text,
+            fix=[
+                "update that engine",
+                "or export DOCKER_API_VERSION=, with the version named above",
+            ],
+            code=UNAVAILABLE,
         )
     answered = "error response from daemon" in low  # then it is not the engine that is away
     down = (
@@ -420,6 +450,9 @@ def inspect_container(name: str) -> dict[str, Any] | None:
     return answer if "Id" in answer else None
 
 
+IDENTITY = ("passwd", "group")
+
+
 class Docker(Record, frozen=True):
     """Jobs run in containers of the docker engine."""
 
@@ -429,11 +462,49 @@ class Docker(Record, frozen=True):
         """See ``path_inside``."""
         return path_inside(path, self.workshop.root)
 
-    def _arguments(self, job: Job, image: str, *, terminal: bool) -> list[str]:
+    def _identity(self) -> Path:
+        """Directory of passwd and group for this user, which is made."""
         user = caller()
         identity = self.workshop.out / ".run" / f"uid-{user.uid}"
         if user.uid and not self.workshop.dry:
             write_identity(user, identity)
+        return identity
+
+    def _carrier(self, job: Job, image: str) -> Carrier | None:
+        """The way of the job's files, where the engine does not see them; they are there then."""
+        from slipway import volumes
+
+        if not job.mounts or not volumes.are_needed(self.workshop, image):
+            return None
+        identity = [Mount(self._identity() / file, f"/etc/{file}") for file in IDENTITY]
+        mounts = [*job.mounts, *(identity if caller().uid else ())]
+        carrier = volumes.Carrier(self.workshop, mounts, image)
+        carrier.send()
+        return carrier
+
+    def _created(self, argv: Sequence[str], job: Job, carrier: Carrier) -> list[str]:
+        """Make the container that ``argv`` would run, with its files; how to start it."""
+        name = container_name(job, self.workshop.checkout)
+        kept = [word for word in argv[1:] if word != "--detach"]
+        if job.alone and inspect_container(name):
+            remove_container(name)
+        with processes.undone(lambda: remove_container(name)):
+            ask(["create", *kept], f"make {name}")
+            carrier.put_files(name)
+        ends = [] if job.stays else ["--attach", *(["--interactive"] if job.interactive else [])]
+        return [client(), "start", *ends, name]
+
+    def bring_back(self, job: Job, image: str) -> None:
+        """Fetch what a job that stays has written, from an engine that does not see our files."""
+        from slipway import volumes
+
+        if not self.workshop.dry and volumes.are_needed(self.workshop, image):
+            volumes.Carrier(self.workshop, job.mounts, image).fetch()
+
+    def _arguments(
+        self, job: Job, image: str, *, terminal: bool, carrier: Carrier | None = None
+    ) -> list[str]:
+        user, identity = caller(), self._identity()
         return run_arguments(
             job,
             image,
@@ -442,12 +513,16 @@ class Docker(Record, frozen=True):
             user=user,
             identity=identity,
             terminal=terminal,
+            volumes=carrier.arguments() if carrier else None,
         )
 
     def look(self, job: Job, image: str, *, timeout: float) -> subprocess.CompletedProcess[str]:
         """Run a short ``job`` for what it says; like ``processes.look``, never an error."""
         name = container_name(job, self.workshop.checkout)
-        argv = [client(), *self._arguments(job, image, terminal=False)]
+        carrier = self._carrier(job, image)
+        argv = [client(), *self._arguments(job, image, terminal=False, carrier=carrier)]
+        if carrier and carrier.files:
+            argv = self._created(argv[1:], job, carrier)
         try:
             done = processes.look(argv, timeout=timeout)
         except BaseException:
@@ -459,10 +534,13 @@ class Docker(Record, frozen=True):
 
     def start(self, job: Job, image: str) -> str:
         """Start a ``job`` that stays, and come back; docker's words when it cannot be started."""
-        argv = [client(), *self._arguments(job, image, terminal=False)]
+        carrier = self._carrier(job, image)
+        argv = [client(), *self._arguments(job, image, terminal=False, carrier=carrier)]
         console.show_command(argv)
         if self.workshop.dry:
             return ""
+        if carrier and carrier.files:
+            argv = self._created(argv[1:], job, carrier)
         answer = processes.look(argv, env=job.hidden)
         return "" if answer.returncode == 0 else answer.stderr or f"status {answer.returncode}"
 
@@ -471,10 +549,13 @@ class Docker(Record, frozen=True):
         name = container_name(job, self.workshop.checkout)
         terminal = on_terminal() if job.interactive else sys.stdout.isatty()
         terminal = terminal and job.wire < 0
-        argv = [client(), *self._arguments(job, image, terminal=terminal)]
+        carrier = self._carrier(job, image)
+        argv = [client(), *self._arguments(job, image, terminal=terminal, carrier=carrier)]
         console.show_command(argv)
         if self.workshop.dry:
             return 0
+        if carrier and carrier.files:
+            argv = self._created(argv[1:], job, carrier)
 
         def start() -> int:
             return processes.call(
@@ -493,7 +574,25 @@ class Docker(Record, frozen=True):
             console.say(f"removing {name}, left behind by a killed process")
             remove_container(name)
             status = start()
+        if carrier:
+            self._conclude(carrier, name, status)
         return status
+
+    def _conclude(self, carrier: Carrier, name: str, status: int) -> None:
+        """Bring back what a job has written; say what is left where when the engine has gone."""
+        try:
+            if status:
+                ask(["version", "--format", "{{.Server.Version}}"], "ask the engine")
+            carrier.fetch()
+        except SlipwayError as error:
+            there = ", ".join(place.volume for place in carrier.places)
+            raise SlipwayError(
+                f"the engine at {address()} went away",
+                cause=f"{error.cause}\nleft there: the container {name}, which may still run, and "
+                f"the volumes {there} with what it has written; here all is as it was before",
+                fix=["the same command, once it answers again: it goes on from there"],
+                code=UNAVAILABLE,
+            ) from error
 
     def _shown(self, job: Job) -> Callable[[str], str] | None:
         """A filter that maps paths below /src back to the host's, where any are mapped."""

@@ -182,6 +182,10 @@ def clean(
         stop(workshop)
         for thing in _things(workshop):
             _remove(workshop, thing)
+        for volume in connect().volumes.list(**ours(workshop)):
+            console.say(f"removing volume {volume.name}")
+            if not workshop.dry:
+                _quietly_gone(volume.remove)
         _remove(workshop, _directory(workshop.out))
         return
     if caches and not images:
