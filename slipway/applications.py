@@ -74,7 +74,24 @@ def find(wanted: str) -> Application:
     check_name(directory.name, "rename the folder")
     found = Application(directory.name, directory, files_of(directory))
     check_start(found.dockerfile, str(directory / DOCKERFILE))
+    check_requirements(found)
     return found
+
+
+def check_requirements(application: Application) -> None:
+    """Refuse requirements that name other files, which are not there where pip runs."""
+    file = application.directory / REQUIREMENTS
+    if file not in application.files or application.directory / DOCKERFILE in application.files:
+        return
+    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+        if re.match(r"\s*(-r|-c|-e|--requirement|--constraint|--editable|\.{0,2}/)", line):
+            raise SlipwayError(
+                f"{file}:{number}: {line.strip()} is a file of its own",
+                cause="the image is made from this list alone, so that an edit of any other file "
+                "installs nothing anew",
+                fix=["write here what it names", "or give the application a Dockerfile of its own"],
+                code=BAD_DATA,
+            )
 
 
 def check_name(name: str, fix: str) -> None:
@@ -93,6 +110,13 @@ def files_of(directory: Path) -> tuple[Path, ...]:
     """The files of an application: hidden ones, byte code and virtual environments aside."""
     found = list(receipts.files_below(directory))
     environments = [path.parent for path in found if path.name == "pyvenv.cfg"]
+    if directory in environments:
+        raise SlipwayError(
+            f"{directory} is a virtual environment itself",
+            cause="those are no part of an application, and nothing would be left of it",
+            fix=[f"python3 -m venv {shlex.quote(str(directory / 'env'))}, and remove this one's"],
+            code=NO_INPUT,
+        )
     kept = []
     for path in found:
         is_hidden = any(part.startswith(".") for part in path.relative_to(directory).parts)
@@ -202,8 +226,11 @@ def derived(names: Sequence[str]) -> str:
 def copy(names: Sequence[str], target: str) -> str:
     """A line that copies files, or one folder; names with blanks need the longer form."""
     words = [*names, target]
-    is_plain = all(re.fullmatch(r"[\w./+@:,=-]+", word) for word in words)
-    return f"COPY {' '.join(words) if is_plain else json.dumps(words, ensure_ascii=False)}\n"
+    if all(re.fullmatch(r"[\w./+@:,=-]+", word) for word in words):
+        return f"COPY {' '.join(words)}\n"
+    # Names are patterns there; a dollar begins a variable, unless what follows is no name.
+    words = [*(re.sub(r"[*?$\[]", r"[\g<0>]", name) for name in names), target]
+    return f"COPY {json.dumps(words, ensure_ascii=False)}\n"
 
 
 def starts(text: str) -> tuple[int, str]:
@@ -355,7 +382,9 @@ def make(s: Site, prod: Image, application: Application) -> Image:
         production.name(workshop, made.tag, alias)
         console.say(f"{alias} is unchanged since {console.moment(known.made_at)}")
         return Image(made.tag, alias, int(here[made.tag]["Size"]), known.made_at, fresh=False)
-    build_image(workshop, made, fix=f"mend {application.directory / DOCKERFILE}", explain=explain)
+    own = application.directory / DOCKERFILE
+    mend = f"mend {own}" if own in application.files else "./go invoke doctor"
+    build_image(workshop, made, fix=mend, explain=explain)
     if workshop.dry:
         return Image(made.tag, alias, 0, 0, fresh=True)
     production.name(workshop, made.tag, alias)

@@ -373,6 +373,8 @@ def look(
             errors="replace",
             timeout=timeout,
             check=False,
+            # What tidies up is not ended by a second Ctrl-C, which a terminal gives to the group.
+            start_new_session=_watch.depth > 0,
         )
     except FileNotFoundError:
         return subprocess.CompletedProcess(list(argv), 127, "", f"no program '{argv[0]}'")

@@ -28,9 +28,11 @@ from slipway.settings import Workshop
 
 RUNS = "train"  # below out/: what jobs write; `clean` spares it
 LEAST = 400_000_000  # bytes of a process: importing a framework takes most of that
-NOTICE_S = 5  # nodes that have not ended so long after the first that failed are killed
+WAIT_S = 5  # so long a container may take to end after its last word
+NOTICE_S = 8  # nodes that have not ended so long after the first that failed are killed
 STOP_S = 8  # and those that are asked to end
 LAST_LINES = 12
+OWN_FAILURE = re.compile(r"launch: process \d+ \(rank \d+\) ")  # what scripts/launch says of it
 KILLED = 128 + 9  # SIGKILL, which is no name on every system
 # The last line of scripts/launch.
 SUMMARY = re.compile(r"launch: node \d+ .* after ([\d.]+ s): CPU ([\d.]+ s), memory (\d+ MB)$")
@@ -135,6 +137,11 @@ class End(Record, frozen=True):
     said: tuple[str, ...] = ()
     """The last of it."""
 
+    @property
+    def failed_itself(self) -> bool:
+        """Whether its launcher says so: a program may have a status that is the launcher's too."""
+        return any(OWN_FAILURE.match(line) for line in self.said)
+
 
 # -- deciding
 
@@ -165,6 +172,12 @@ def memory_of(available: int, wanted: Wanted) -> int:
     :param available: bytes that there are.
     """
     asked = console.parse_size(wanted.memory, wanted.typed(memory="2GB")) if wanted.memory else 0
+    if wanted.memory and not asked:
+        raise SlipwayError(
+            f"--memory {wanted.memory}: no program runs in that",
+            fix=[wanted.typed(memory="2GB")],
+            code=USAGE,
+        )
     usable = available * 9 // 10
     least = asked or LEAST * wanted.procs
     if wanted.nodes * least <= usable:
@@ -175,9 +188,15 @@ def memory_of(available: int, wanted: Wanted) -> int:
         f"{counted(wanted.nodes, 'node')} would need more memory than there is: "
         f"{console.megabytes(wanted.nodes * least)} of {console.megabytes(usable)}",
         cause=f"{console.megabytes(least)} for each node: {source}",
-        fix=[wanted.typed(nodes=fit) if fit else wanted.typed(nodes=1, memory="")],
+        fix=[wanted.typed(nodes=fit) if fit else smallest(usable, wanted)],
         code=UNAVAILABLE,
     )
+
+
+def smallest(usable: int, wanted: Wanted) -> str:
+    """The command of a job that fits, where not even one node as it was wanted does."""
+    procs = min(wanted.procs, max(1, usable // LEAST))
+    return wanted.typed(nodes=1, procs=procs, memory="")
 
 
 def guilty(ends: Sequence[End]) -> End | None:
@@ -188,7 +207,7 @@ def guilty(ends: Sequence[End]) -> End | None:
     """
 
     def rank(end: End) -> int:
-        if end.by_us or end.status == UNAVAILABLE:
+        if end.by_us or (end.status == UNAVAILABLE and not end.failed_itself):
             return 3  # with the others
         if end.out_of_memory:
             return 0
@@ -214,6 +233,8 @@ def verdict(run: Run, end: End) -> SlipwayError:
     if end.out_of_memory:
         what += f": it may take {console.megabytes(run.memory)}"
         again = run.wanted.typed(memory=f"{2 * run.memory // 10**6}MB")
+    elif end.failed_itself:
+        pass
     elif end.status == TEMPORARY:
         what += ": the nodes did not all come together"
     elif end.status == UNAVAILABLE:
@@ -287,9 +308,13 @@ def connect(run: Run) -> None:
 
 
 def disconnect(run: Run) -> None:
-    """Take the network away."""
-    if not run.workshop.dry:
-        processes.look([engine.client(), "network", "rm", run.network])
+    """Take the network away, also one that the engine is still making for a client that died."""
+    if run.workshop.dry:
+        return
+    for _ in range(3):
+        if processes.look([engine.client(), "network", "rm", run.network]).returncode == 0:
+            return
+        processes.look(["sleep", "0.3"])
 
 
 def stop(run: Run) -> None:
@@ -317,9 +342,14 @@ def attempt(run: Run) -> list[End]:
 
 def state_of(container: str) -> Mapping[str, Any]:
     """How a container has ended, which may be a moment after it has said its last."""
-    processes.look([engine.client(), "wait", container], timeout=NOTICE_S)
+    processes.look([engine.client(), "wait", container], timeout=WAIT_S)
     found = engine.inspect_container(container)
-    return dict(found["State"]) if found else {"ExitCode": UNAVAILABLE}  # removed by somebody
+    if not found:  # removed by somebody
+        return {"ExitCode": UNAVAILABLE}
+    if found["State"].get("Running"):  # somebody has ended its log, and nobody would hear of it
+        processes.look([engine.client(), "kill", container])
+        return {"ExitCode": UNAVAILABLE}
+    return dict(found["State"])
 
 
 def follow(run: Run) -> list[End]:

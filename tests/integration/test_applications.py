@@ -152,6 +152,17 @@ def test_what_is_printed_does_the_same_as_the_folder_s_own(copied: Yard) -> None
     assert started(copied.made["alias"], "sh", "-c", "echo $HULL") == "mine\n"
 
 
+def test_files_of_any_name_are_in_it_as_they_are(copied: Yard) -> None:
+    names = ["a[1].csv", "cost$x.csv", "what?", "two words", "größe"]
+    for name in (*names, "some [data]/$HOME"):
+        copied.write(name, name)
+    copied.write("a1.csv", "another one")
+    succeed(copied.app())
+    alias = copied.made["alias"]
+    for name in (*names, "some [data]/$HOME"):
+        assert started(alias, "cat", f"/app/{name}") == name
+
+
 def test_a_debian_package_is_installed(copied: Yard) -> None:
     copied.write("apt.txt", "# a small one\nhostname\n")
     succeed(copied.app())
@@ -254,6 +265,16 @@ BAD = {
         {"requirements.txt": "six six\n"},
         66,
         ["what requirements.txt names", "'six six'"],
+    ),
+    "requirements in another file": (
+        {"requirements.txt": "six\n-r more.txt\n", "more.txt": "six\n"},
+        65,
+        ["requirements.txt:2: -r more.txt is a file of its own", "write here what it names"],
+    ),
+    "a virtual environment itself": (
+        {"pyvenv.cfg": "home = /usr/bin\n"},
+        66,
+        ["is a virtual environment itself", "python3 -m venv"],
     ),
     "a debian package that does not exist": (
         {"apt.txt": "no-such-package-of-slipway\n"},

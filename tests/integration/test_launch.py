@@ -300,6 +300,26 @@ def test_a_process_that_does_not_listen_is_killed_and_what_it_started_too(nodes:
     wait_for(lambda: not is_alive(int(pid)), "what it started is gone")
 
 
+SAVES = """\
+import signal, sys, time
+def save(*_):
+    print("asked to end", flush=True)
+    time.sleep(1)
+    sys.exit(0)
+signal.signal(signal.SIGTERM, save)
+print("ready", flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_program_that_saves_is_asked_to_end_once(nodes: Nodes) -> None:
+    for rank in (0, 1):
+        nodes.start(rank, sys.executable, "-c", SAVES)
+    nodes.start(2, "sh", "-c", "sleep 2; exit 3")
+    assert nodes.statuses() == [UNAVAILABLE, UNAVAILABLE, 3]
+    assert [nodes.said(rank).count("asked to end") for rank in (0, 1)] == [1, 1]
+
+
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_to_one_node_is_passed_on_and_ends_the_job(
     nodes: Nodes, signum: signal.Signals

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import shlex
 import signal
@@ -35,6 +36,11 @@ NOTICED_S = 5.0  # a dead node is noticed within
 STOPPED_S = 15.0  # after a signal nothing of ours is left
 # Long enough that nothing ends by itself while a test looks.
 WAITS = "print('waiting', flush=True)\nimport time\ntime.sleep(120)\n"
+# And that takes its time to end, in which more signals arrive.
+SAVES = (
+    "import signal, sys, time\n"
+    "signal.signal(signal.SIGTERM, lambda *_: (time.sleep(2), sys.exit(0)))\n" + WAITS
+)
 RANK = "import os, sys, time\nrank = int(os.environ['RANK'])\n"
 
 
@@ -312,12 +318,15 @@ def test_when_no_restart_is_left_the_job_has_failed(gym: Gym) -> None:
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_all_nodes_and_leaves_nothing(gym: Gym, signum: signal.Signals) -> None:
-    app = gym.app("stopped", WAITS)
+    app = gym.app("stopped", SAVES)
     with gym.checkout.start(*gym.flags(app, "--nodes", "3")) as process:
         wait_for(lambda: len(gym.nodes()) == 3, "all nodes run")
         time.sleep(1)
         start = time.monotonic()
-        process.send_signal(signum)
+        # To the whole group, as a terminal does; again, as an impatient person does.
+        for _ in range(3):
+            os.killpg(process.pid, signum)
+            time.sleep(0.4)
         said, _ = process.communicate(timeout=60)
     assert process.returncode == 128 + signum, said
     assert time.monotonic() - start < STOPPED_S
@@ -343,6 +352,7 @@ def test_what_a_killed_train_has_left_is_removed_by_stop(gym: Gym) -> None:
 
 def node_lines(gym: Gym, app: Path, *arguments: str) -> tuple[str, list[str], Path]:
     """The lines of ``--dry`` that make the network and start each node, and the run's directory."""
+    time.sleep(1)  # runs are named by the second, and this one must not be called as the last was
     done = gym.checkout.invoke("--dry", *gym.flags(app, *arguments))
     lines = shown_commands(succeed(done))
     network = next(line for line in lines if " network create " in line)

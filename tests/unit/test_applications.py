@@ -148,6 +148,11 @@ def test_names_with_blanks_are_copied_too() -> None:
     assert 'COPY ["train.py", "a b.txt", "/app/"]\n' in text
 
 
+def test_names_are_no_patterns_and_no_variables() -> None:
+    text = derived(["train.py", "a[1].csv", "cost$x.csv", "what?"])
+    assert 'COPY ["train.py", "a[[]1].csv", "cost[$]x.csv", "what[?]", "/app/"]' in text
+
+
 @pytest.mark.parametrize("names", [FILES, ("train.py",)])
 def test_what_is_derived_would_do_as_the_folder_s_own(names: tuple[str, ...]) -> None:
     check_start(derived(names), "Dockerfile")

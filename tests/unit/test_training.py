@@ -139,6 +139,7 @@ def test_nodes_share_what_memory_there_is_unless_more_or_less_is_asked_for() -> 
         (Wanted("d", 10, memory="1GB"), ["10 nodes", "10000.0 MB of 9000.0 MB", "--nodes 9"]),
         (Wanted("d", 23), ["23 nodes", "400.0 MB for each node", "at the least", "--nodes 22"]),
         (Wanted("d", 12, 2), ["800.0 MB for each node", "--nodes 11 --procs 2"]),
+        (Wanted("d", 1, 64), ["25600.0 MB for each node", "--nodes 1 --procs 22"]),
         (Wanted("d", 1, memory="20GB"), ["1 node would", "--memory says so", "--nodes 1'"]),
     ],
 )
@@ -150,6 +151,17 @@ def test_more_nodes_than_the_memory_allows_are_refused_and_how_many_fit_is_said(
     said = f"{caught.value.what} {caught.value.cause} {caught.value.fix}"
     assert [word for word in words if word not in said] == []
     assert caught.value.code == UNAVAILABLE
+
+
+def test_no_memory_at_all_is_no_wish_for_the_default() -> None:
+    with pytest.raises(SlipwayError, match="--memory 0"):
+        training.memory_of(10 * GB, Wanted("d", memory="0"))
+
+
+def test_a_program_s_own_status_is_not_explained_as_the_launcher_s(tmp_path: Path) -> None:
+    error = training.verdict(make_run(tmp_path), End(1, 75, said=(OWN.replace("69", "75"),)))
+    assert "ended with status 75" in error.what
+    assert "come together" not in error.what
 
 
 def test_a_command_to_paste_has_what_was_typed_and_what_is_to_be_changed() -> None:
@@ -168,6 +180,9 @@ def test_a_job_whose_nodes_all_end_well_has_no_guilty_one() -> None:
     assert training.guilty([End(0, 0), End(1, 0)]) is None
 
 
+OWN = "launch: process 0 (rank 1) ended with status 69"
+
+
 @pytest.mark.parametrize(
     ("ends", "rank"),
     [
@@ -177,6 +192,7 @@ def test_a_job_whose_nodes_all_end_well_has_no_guilty_one() -> None:
         ([End(1, 0), End(0, 69)], 0),
         ([End(1, 3), End(0, 137, by_us=True)], 1),  # it did not listen
         ([End(0, 69), End(1, 137, by_us=True)], 0),
+        ([End(0, 69), End(1, 69, said=(OWN,))], 1),  # a program's own status
         ([End(0, 1), End(2, 137)], 2),  # it lost its connection to what was killed
         ([End(0, 134), End(2, 137), End(1, 137, out_of_memory=True)], 1),
     ],
