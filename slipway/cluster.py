@@ -27,7 +27,7 @@ from slipway import (
     registry,
 )
 from slipway.applications import Application
-from slipway.errors import BAD_DATA, USAGE, SlipwayError
+from slipway.errors import BAD_CONFIG, BAD_DATA, USAGE, SlipwayError
 from slipway.pods import JOB, NUMBER, OTHERS_FAILED, Document
 from slipway.project import resolve
 from slipway.records import Record
@@ -40,7 +40,7 @@ UID = 10001  # nobody's: a production image runs as any uid
 MEMORY_GIB = 2  # of each process
 VOLUME_GIB = 10
 INDEX = "JOB_COMPLETION_INDEX"
-HOPELESS = (64, 78)  # statuses of scripts/launch that no second try would mend
+HOPELESS = (USAGE, BAD_CONFIG)  # statuses of scripts/launch that no second try would mend
 
 # What stands above a line of a file: name of the file, and of the key.
 REMARKS = {

@@ -694,8 +694,17 @@ def _is_ours(name: str, checkout: str) -> bool:
 
 def remove_container(*names: str) -> None:
     """Remove containers that run or are just being created; that they are gone is what counts."""
+    _remove(["rm", "--force", "--volumes", *names])
+
+
+def remove_network(name: str) -> None:
+    """Remove a network that is there or just being made."""
+    _remove(["network", "rm", name])
+
+
+def _remove(arguments: Sequence[str]) -> None:
     for _ in range(3):  # the engine may finish a create that was under way when its client died
-        answer = processes.look([client(), "rm", "--force", "--volumes", *names], timeout=20)
+        answer = processes.look([client(), *arguments], timeout=20)
         if answer.returncode == 0 and "no such container" not in answer.stderr.lower():
             return
         processes.look(["sleep", "0.3"])

@@ -25,15 +25,8 @@ from slipway.receipts import files_below
 from slipway.records import Record
 from slipway.settings import Workshop
 
-KINDS = (
-    "base",
-    "dev",
-    "runtime",
-    "prod",
-    "reader",
-    "book",
-    "app",
-)  # each may be built FROM one before it
+# Each may be built FROM one before it.
+KINDS = ("base", "dev", "runtime", "prod", "reader", "book", "app")
 READ = "read"  # below out/: what people wrote
 HOMES = "ssh"  # and what they keep in their home where they log in
 RUNS = "train"  # and what jobs took hours to make

@@ -12,7 +12,7 @@ Document = dict[str, Any]
 
 JOB = "batch.kubernetes.io/job-name"  # label of its pods
 NUMBER = "batch.kubernetes.io/job-completion-index"  # annotation of each
-OTHERS_FAILED = 69  # status of scripts/launch where another node has failed
+OTHERS_FAILED = UNAVAILABLE  # status of scripts/launch where another node has failed
 HEARD = ("runs", "succeeded", "failed")  # in these states a pod has said something
 GONE: Document = {
     "status": {"conditions": [{"type": "Failed", "status": "True", "message": "it was deleted"}]}

@@ -308,13 +308,9 @@ def connect(run: Run) -> None:
 
 
 def disconnect(run: Run) -> None:
-    """Take the network away, also one that the engine is still making for a client that died."""
-    if run.workshop.dry:
-        return
-    for _ in range(3):
-        if processes.look([engine.client(), "network", "rm", run.network]).returncode == 0:
-            return
-        processes.look(["sleep", "0.3"])
+    """Take the network away."""
+    if not run.workshop.dry:
+        engine.remove_network(run.network)
 
 
 def stop(run: Run) -> None:
