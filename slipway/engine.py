@@ -1,7 +1,7 @@
 """The one door to Docker: what is started in a container, with which arguments, and how it ends.
 
 One pure function, ``run_arguments``, makes the argument list of every container; the ``docker`` CLI
-runs it. Inside the dev image, and with ``--engine host``, the same scripts run in place instead:
+runs it, or ``podman``, whose differences stand in ``slipway.podman``. Inside the dev image, and with ``--engine host``, the same scripts run in place instead:
 paths are the same on both sides, so nothing but the ``docker run`` falls away.
 """
 
@@ -25,10 +25,10 @@ from urllib.parse import quote
 
 import msgspec
 
-from slipway import console, outputs, processes
+from slipway import console, outputs, podman, processes
 from slipway.errors import NO_INPUT, NO_PERMISSION, UNAVAILABLE, USAGE, SlipwayError, nearest
 from slipway.records import Record
-from slipway.settings import ENGINES, Workshop
+from slipway.settings import CONTAINER, ENGINES, Workshop
 
 if TYPE_CHECKING:
     from slipway.volumes import Carrier
@@ -202,6 +202,7 @@ def run_arguments(
     identity: Path,
     terminal: bool,
     volumes: Sequence[str] | None = None,
+    rootless: str = "",
 ) -> list[str]:
     """The argument list, without the client's name, that runs ``job`` in a new container.
 
@@ -210,7 +211,10 @@ def run_arguments(
     :param terminal: both ends are a terminal, so the program may draw on it.
     :param volumes: what mounts the directories instead, on an engine that does not see ours; the
         files are put into the container then, before it starts.
+    :param rootless: the engine, ``docker`` or ``podman``, that runs as the caller and not as root.
     """
+    if rootless == "docker":  # root inside is the caller here, and any other uid is nobody's
+        user = Caller(0, 0, "root")
     name = container_name(job, checkout)
     ends = ["--detach", "--restart", "no"] if job.stays else ["--rm"]
     argv = ["run", *ends, "--init", "--name", name, "--label", f"{LABEL}={checkout}"]
@@ -227,6 +231,7 @@ def run_arguments(
         argv += ["--memory", str(job.memory), "--memory-swap", str(job.memory)]
     argv += [*job.gpu, *(word for name in job.capabilities for word in ("--cap-add", name))]
     if user.uid:
+        argv += ["--userns", "keep-id"] if rootless == "podman" else []
         argv += ["--user", f"{user.uid}:{user.gid}"]
         for file in IDENTITY if volumes is None else ():
             argv += ["--mount", mount_argument(str(identity / file), f"/etc/{file}", True)]
@@ -292,11 +297,13 @@ def on_terminal() -> bool:
 
 
 def client() -> str:
-    """Path of the ``docker`` program that is first on PATH."""
-    found = shutil.which("docker")
+    """Path of the ``docker`` program that is first on PATH; of ``podman``, where that is chosen or
+    is all that there is.
+    """
+    name, found = podman.client()
     if not found:
         raise SlipwayError(
-            "no docker program on this machine",
+            f"no {name} program on this machine",
             cause="Slipway runs the tools in containers",
             fix=[
                 "./go invoke setup",
@@ -313,6 +320,9 @@ def failure(message: str, doing: str) -> SlipwayError:
     """
     text = message.strip()
     low = text.lower()
+    known = podman.explain(text, caller().name)
+    if known:
+        return known
     if "permission denied" in low and (".sock" in low or "docker daemon socket" in low):
         return SlipwayError(
             "the docker engine's socket may not be used by this user",
@@ -341,7 +351,8 @@ def failure(message: str, doing: str) -> SlipwayError:
             ],
             code=UNAVAILABLE,
         )
-    answered = "error response from daemon" in low  # then it is not the engine that is away
+    # Then it is not the engine that is away; podman's program, which asks nobody, is one itself.
+    answered = "error response from daemon" in low or podman.is_client()
     down = (
         *("cannot connect to the docker daemon", "failed to connect to the docker api"),
         *("is the docker daemon running", "error during connect", "connection refused"),
@@ -353,10 +364,13 @@ def failure(message: str, doing: str) -> SlipwayError:
         return SlipwayError(
             "the docker engine does not answer",
             cause=f"{text}\n{named}".strip(),
-            fix=["start that engine, or unset the variable"] if host else ["./go invoke setup"],
+            fix=(podman.without_service(host) or ["start that engine, or unset the variable"])
+            if host
+            else ["./go invoke setup"],
             code=UNAVAILABLE,
         )
-    return SlipwayError(f"docker failed: {doing}", cause=text, fix=["./go invoke doctor"])
+    name = podman.client()[0]
+    return SlipwayError(f"{name} failed: {doing}", cause=text, fix=["./go invoke doctor"])
 
 
 def ask(arguments: Sequence[str], doing: str, *, missing_ok: bool = False) -> str:
@@ -367,6 +381,7 @@ def ask(arguments: Sequence[str], doing: str, *, missing_ok: bool = False) -> st
     answer = processes.look([client(), *arguments])
     low = answer.stderr.lower()
     gone = "no such" in low and "no such file" not in low  # that file is the engine's socket
+    gone = gone or "image not known" in low  # as podman has it
     if answer.returncode and not (missing_ok and gone):
         raise failure(answer.stderr or answer.stdout, doing)
     return answer.stdout
@@ -374,6 +389,8 @@ def ask(arguments: Sequence[str], doing: str, *, missing_ok: bool = False) -> st
 
 def local_socket() -> str:
     """Path of this machine's engine socket; empty when a variable or context names another."""
+    if podman.is_client():
+        return podman.socket()
     host = os.environ.get("DOCKER_HOST")
     if host:
         return host.removeprefix("unix://") if host.startswith("unix://") else ""
@@ -387,6 +404,8 @@ def local_socket() -> str:
 
 def address() -> str:
     """The engine's address, such as ``ssh://ann@builder``: what the ``docker`` program uses."""
+    if podman.is_client():
+        return f"unix://{podman.socket()}"
     named = os.environ.get("DOCKER_HOST")
     if named:
         return named
@@ -400,7 +419,8 @@ def ask_socket(path: str) -> dict[str, Any] | None:
     None where it cannot be had in this way; the client then says in its own words what is wrong.
     """
     address = local_socket()
-    if not address or not hasattr(socket, "AF_UNIX"):
+    # Podman's program needs no service, and one that runs may have other images than it.
+    if podman.is_client() or not address or not hasattr(socket, "AF_UNIX"):
         return None
     try:
         with socket.socket(socket.AF_UNIX) as connection:
@@ -419,6 +439,9 @@ def ask_socket(path: str) -> dict[str, Any] | None:
 
 def info() -> dict[str, Any]:
     """What ``docker info`` says."""
+    if podman.is_client():
+        said = ask(["info", "--format", "json"], "ask the engine what it has")
+        return podman.described(json.loads(said))
     found = ask_socket("/info")
     if not found or "ServerVersion" not in found:
         found = json.loads(ask(["info", "--format", "{{json .}}"], "ask the engine what it has"))
@@ -433,10 +456,14 @@ def inspect_images(*references: str) -> dict[str, dict[str, Any]]:
     text = ask(["image", "inspect", *references], "look for images", missing_ok=True)
     found: dict[str, dict[str, Any]] = {}
     for image in json.loads(text or "[]"):
-        names = {image["Id"], *(image.get("RepoTags") or ())}
+        names = {
+            image["Id"],
+            f"sha256:{image['Id']}",
+            *map(podman.plain_name, image.get("RepoTags") or ()),
+        }
         for reference in references:
             full = reference if ":" in reference.rpartition("/")[2] else f"{reference}:latest"
-            if names & {reference, full, full.removeprefix("docker.io/library/")}:
+            if names & {reference, podman.plain_name(full)}:
                 found[reference] = image
     return found
 
@@ -514,6 +541,7 @@ class Docker(Record, frozen=True):
             identity=identity,
             terminal=terminal,
             volumes=carrier.arguments() if carrier else None,
+            rootless=rootless(user),
         )
 
     def look(self, job: Job, image: str, *, timeout: float) -> subprocess.CompletedProcess[str]:
@@ -569,6 +597,8 @@ class Docker(Record, frozen=True):
             )
 
         status = start()
+        if status in podman.MAY_NOT_START and podman.is_client():
+            self._explain(image)
         if status == DOCKER_FAILED and job.alone and _is_ours(name, self.workshop.checkout):
             # Left by a process that SIGKILL ended: the lock is ours, so nobody waits for it.
             console.say(f"removing {name}, left behind by a killed process")
@@ -577,6 +607,14 @@ class Docker(Record, frozen=True):
         if carrier:
             self._conclude(carrier, name, status)
         return status
+
+    def _explain(self, image: str) -> None:
+        """Raise what hinders podman from starting any container, if something does."""
+        argv = [client(), "run", "--rm", "--init", "--network", "none", "--entrypoint", "true"]
+        answer = processes.look([*argv, image])
+        known = podman.explain(answer.stderr, caller().name) if answer.returncode else None
+        if known:
+            raise known
 
     def _conclude(self, carrier: Carrier, name: str, status: int) -> None:
         """Bring back what a job has written; say what is left where when the engine has gone."""
@@ -660,6 +698,8 @@ class InPlace(Record, frozen=True):
 
 def place(workshop: Workshop, wanted: str = "") -> Place:
     """Where jobs run: what ``--engine`` or the setting says; in the dev image, in place."""
+    if wanted == CONTAINER:
+        return Docker(workshop)
     chosen = choice(workshop, wanted)
     if chosen == "host" or (chosen == "auto" and MARKER.exists()):
         return InPlace(workshop)
@@ -667,7 +707,7 @@ def place(workshop: Workshop, wanted: str = "") -> Place:
 
 
 def choice(workshop: Workshop, wanted: str) -> str:
-    """The engine that ``--engine`` names, else the setting's."""
+    """The engine that ``--engine`` names, else the setting's; it is the client's from now on."""
     if wanted and wanted not in ENGINES:
         raise SlipwayError(
             f"no engine '{wanted}'",
@@ -675,7 +715,19 @@ def choice(workshop: Workshop, wanted: str) -> str:
             fix=["invoke build --help"],
             code=USAGE,
         )
-    return wanted or workshop.settings.engine
+    chosen = wanted or workshop.settings.engine
+    podman.choose(chosen)
+    return chosen
+
+
+def rootless(user: Caller) -> str:
+    """The name of an engine that runs as this user instead of root; empty for all others."""
+    if not user.uid:
+        return ""
+    if podman.is_client():
+        return "podman"
+    here = local_socket() or address().removeprefix("unix://")
+    return "docker" if here.startswith("/run/user/") else ""
 
 
 def _is_ours(name: str, checkout: str) -> bool:
@@ -694,7 +746,7 @@ def _is_ours(name: str, checkout: str) -> bool:
 
 def remove_container(*names: str) -> None:
     """Remove containers that run or are just being created; that they are gone is what counts."""
-    _remove(["rm", "--force", "--volumes", *names])
+    _remove(["rm", "--force", "--volumes", *podman.at_once(), *names])
 
 
 def remove_network(name: str) -> None:
@@ -724,8 +776,12 @@ def build_client() -> tuple[list[str], dict[str, str]]:
     """The command that builds images with BuildKit, and the variables that it needs.
 
     A client with the buildx plug-in, else one of before Docker 23 that has BuildKit built in; the
-    first on PATH that is either.
+    first on PATH that is either. Podman builds without BuildKit, also where it is behind a socket.
     """
+    if podman.is_client():
+        return podman.build_command(client()), {}
+    if podman.is_behind(ask_socket("/version")):
+        return podman.build_command(podman.builder(), f"unix://{local_socket()}"), {}
     seen: list[str] = []
     for directory in os.get_exec_path():
         docker = shutil.which("docker", path=directory)

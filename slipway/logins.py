@@ -26,7 +26,7 @@ from slipway.errors import CANNOT_CREATE, NO_INPUT, USAGE, SlipwayError
 from slipway.project import resolve
 from slipway.reading import LOOPBACK, is_free, is_taken, last_words
 from slipway.records import Record
-from slipway.settings import Workshop
+from slipway.settings import CONTAINER, Workshop
 
 HOMES = "ssh"  # below out/: homes; `clean` spares them
 INSIDE = 2222  # where sshd answers in the container; a lower port needs root
@@ -553,7 +553,7 @@ def _ssh(keeper: Keeper, wanted: Wanted, source: Path, *, stop_it: bool) -> None
 def sites_of(workshop: Workshop, wanted: Wanted) -> Iterator[Site]:
     """The sites that the command line means."""
     return builds.sites(
-        workshop, wanted.variant, wanted.project, wanted.source, "docker", wanted.gpu
+        workshop, wanted.variant, wanted.project, wanted.source, CONTAINER, wanted.gpu
     )
 
 

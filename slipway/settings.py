@@ -26,8 +26,9 @@ from slipway.variants import check as check_variants
 
 ROOT = Path(__file__).resolve().parent.parent
 
-Engine = Literal["auto", "docker", "host"]
+Engine = Literal["auto", "docker", "podman", "host"]
 ENGINES = get_args(Engine)
+CONTAINER = "container"  # what a task asks for that runs in one, whichever engine is chosen
 Gpu = Literal["auto", "on", "off"]
 GPU = get_args(Gpu)
 T = TypeVar("T")
@@ -68,7 +69,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """Every key of invoke.yaml that is Slipway's."""
 
     engine: Engine = "auto"
-    """auto: docker, or in place when inside the dev image; docker; host: no container at all."""
+    """auto: docker, podman without one, or in place inside the dev image; host: no container."""
     gpu: Gpu = "auto"
     """auto: variants with CUDA get the GPU where one works; on: an error without; off: never."""
     base: str = "debian:trixie-slim"
