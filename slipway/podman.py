@@ -35,7 +35,7 @@ RANGES = f"--add-subuids {RANGE} --add-subgids {RANGE}"
 PACKAGES = ("podman", INIT, "netavark", "aardvark-dns", "iptables")
 ROOTLESS = ("uidmap", "slirp4netns")
 PADDING = 1.04  # measured: 783 for 763 MB, 171 for 166
-LIMITS = 'default_ulimits = ["nofile=1024:4096", "nproc=4096:4096"]'
+LIMITS = 'default_ulimits = ["nofile=4096:4096", "nproc=4096:4096"]'
 
 _chosen = ["auto"]
 
@@ -154,14 +154,14 @@ def explain(words: str, user: str) -> SlipwayError | None:
     :param user: who has typed the command.
     """
     low = words.lower()
-    if "setting rlimit" in low and "not permitted" in low:
+    if "setting rlimit" in low:
         return SlipwayError(
             "podman could not set the limits of a container",
-            cause=f"{last_line(words)}\nthis machine's hard limits are lower than Podman's default, "
-            "and may not be raised here",
+            cause=f"{last_line(words)}\nthis machine's hard limits are lower than Podman's "
+            "default, and may not be raised here",
             fix=[
-                f"[containers] {LIMITS} in /etc/containers/containers.conf, or in a file that "
-                "CONTAINERS_CONF names"
+                f"write [containers] {LIMITS} to a file, and",
+                "export CONTAINERS_CONF=FILE, or have it as /etc/containers/containers.conf",
             ],
             code=UNAVAILABLE,
         )
