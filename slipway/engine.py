@@ -1,8 +1,8 @@
 """The one door to Docker: what is started in a container, with which arguments, and how it ends.
 
 One pure function, ``run_arguments``, makes the argument list of every container; the ``docker`` CLI
-runs it, or ``podman``, whose differences stand in ``slipway.podman``. Inside the dev image, and with
-``--engine host``, the same scripts run in place instead: paths are the same on both sides, so
+runs it, or ``podman``, whose differences stand in ``slipway.podman``. Inside the dev image, and
+with ``--engine host``, the same scripts run in place instead: paths are the same on both sides, so
 nothing but the ``docker run`` falls away.
 """
 

@@ -149,7 +149,7 @@ def build_arguments(
     if podman.is_builder(command) and not recipe.is_folder:
         marked = directory / "Dockerfile.podman"
         marked.write_text(podman.one_lock_each(podman.by_content(recipe.text.decode(), context)))
-        argv[argv.index("--file") + 1] = str(marked)
+        argv[argv.index("--file") + 1] = podman.one_of_a_list(str(marked))
     return [*argv, str(context)], variables
 
 

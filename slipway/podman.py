@@ -7,8 +7,10 @@ stands here, and nowhere else. Versions that this was tried with: docs/podman.md
 from __future__ import annotations
 
 import atexit
+import csv
 import functools
 import hashlib
+import io
 import os
 import re
 import shutil
@@ -103,6 +105,13 @@ def build_command(program: str, url: str = "") -> list[str]:
 def is_builder(command: Sequence[str]) -> bool:
     """Whether a command that builds images is Podman's."""
     return Path(command[0]).name == "podman"
+
+
+def one_of_a_list(path: str) -> str:
+    """A path where podman expects several with commas, and ours may have one in it."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="").writerow([path])
+    return text.getvalue()
 
 
 def by_content(dockerfile: str, context: Path) -> str:
