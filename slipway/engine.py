@@ -598,8 +598,8 @@ class Docker(Record, frozen=True):
             )
 
         status = start()
-        if status in podman.MAY_NOT_START and podman.is_client():
-            self._explain(image)
+        if status in podman.MAY_NOT_START and not carrier:
+            self._explain(argv[: len(argv) - len(job.command)])
         if status == DOCKER_FAILED and job.alone and _is_ours(name, self.workshop.checkout):
             # Left by a process that SIGKILL ended: the lock is ours, so nobody waits for it.
             console.say(f"removing {name}, left behind by a killed process")
@@ -609,13 +609,15 @@ class Docker(Record, frozen=True):
             self._conclude(carrier, name, status)
         return status
 
-    def _explain(self, image: str) -> None:
-        """Raise what hinders podman from starting any container, if something does."""
-        argv = [client(), "run", "--rm", "--init", "--network", "none", "--entrypoint", "true"]
-        answer = processes.look([*argv, image])
-        known = podman.explain(answer.stderr, caller().name) if answer.returncode else None
-        if known:
-            raise known
+    def _explain(self, argv: Sequence[str]) -> None:
+        """Raise what hinders podman from starting any program so, where something does: its own
+        words went to the terminal, and the status may be the program's.
+        """
+        if podman.is_client() or podman.is_behind(ask_socket("/version")):
+            answer = processes.look([*argv, "true"])
+            known = podman.explain(answer.stderr, caller().name) if answer.returncode else None
+            if known:
+                raise known
 
     def _conclude(self, carrier: Carrier, name: str, status: int) -> None:
         """Bring back what a job has written; say what is left where when the engine has gone."""

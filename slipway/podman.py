@@ -191,6 +191,13 @@ def explain(words: str, user: str) -> SlipwayError | None:
             ],
             code=UNAVAILABLE,
         )
+    if "fill out specgen" in low and "mount option" in low:
+        return SlipwayError(
+            "podman behind its socket mounts no path with a comma in it",
+            cause=words.strip(),
+            fix=["unset DOCKER_HOST, and INVOKE_ENGINE=podman: its own program mounts any path"],
+            code=UNAVAILABLE,
+        )
     if "did not resolve to an alias" in low:
         return SlipwayError(
             "podman does not know from which registry an image is",

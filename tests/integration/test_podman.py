@@ -10,10 +10,12 @@ import resource
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,8 +25,10 @@ from tests.integration.workbench import (
     PLAIN_PATH,
     ROOT,
     Checkout,
+    User,
     clone_working_tree,
     commit,
+    give_to,
     refused,
     strangers,
     succeed,
@@ -212,15 +216,24 @@ def test_what_is_there_is_shown_and_removed(pod: Podman, prod: str) -> None:
 # -- behind its socket
 
 
-def test_docker_s_program_builds_and_tests_at_a_podman(pod: Podman, behind: dict[str, str]) -> None:
-    source = tree(pod.root / "needy", project="build: {apt: [hello]}\n")
-    said = succeed(pod.invoke("test", "--project", str(source), env=behind))
+def test_docker_s_program_builds_and_tests_at_a_podman(
+    pod: Podman, area: Path, behind: dict[str, str]
+) -> None:
+    plain = Podman(area / "pod plain" / "slipway", store=pod.store)
+    clone_working_tree(pod.root, plain.root)
+    source = tree(plain.root / "needy", project="build: {apt: [hello]}\n")
+    said = succeed(plain.invoke("test", "--project", str(source), env=behind))
     assert "$ docker run --rm --init" in said
     # An image of its own, which BuildKit cannot make there.
     assert f"podman --url {behind['DOCKER_HOST']} build" in said
-    assert "1 test" in said
-    assert strangers(pod.out, os.getuid()) == []
-    assert "that engine is Podman" in pod.invoke("doctor", env=behind).stdout
+    assert "1 tests executed" in said
+    assert strangers(plain.out, os.getuid()) == []
+    assert "that engine is Podman" in plain.invoke("doctor", env=behind).stdout
+
+
+def test_a_path_that_its_socket_cannot_mount(pod: Podman, behind: dict[str, str]) -> None:
+    done = pod.invoke("build", "--project", "tiny", env=behind)
+    refused(done, UNAVAILABLE, "no path with a comma", "mount option", "INVOKE_ENGINE=podman")
 
 
 def test_a_podman_without_a_socket(pod: Podman) -> None:
@@ -260,3 +273,76 @@ def test_a_podman_that_is_not_there(pod: Podman, tmp_path: Path) -> None:
     (tmp_path / "git").symlink_to(str(shutil.which("git")))
     done = pod.invoke("build", env={"PATH": str(tmp_path)})
     refused(done, UNAVAILABLE, "no podman program", "./go invoke setup")
+
+
+# -- without root
+
+
+@dataclass(frozen=True)
+class Rootless(Podman):
+    """A clone of somebody whose Podman runs as that user, by an /etc that only this one sees."""
+
+    etc: Path = field(default=Path())
+
+    def environment(self, more: Mapping[str, str] | None = None) -> dict[str, str]:
+        runtime = {"XDG_RUNTIME_DIR": str(self.store / "runtime"), "USER": "slipway-ann"}
+        return super().environment({**runtime, **(more or {})})
+
+    def popen(self, *argv: str, **more: Any) -> subprocess.Popen[str]:
+        assert self.user
+        who = ["--reuid", str(self.user.uid), "--regid", str(self.user.uid), "--clear-groups"]
+        own = [
+            "unshare",
+            "--mount",
+            "sh",
+            "-c",
+            'mount --bind "$0" /etc && exec "$@"',
+            str(self.etc),
+        ]
+        more = {**more, "env": self.environment(more.get("env"))}
+        root = Checkout(self.root, None, self.python)
+        return root.popen(*own, "setpriv", *who, *argv, **more)
+
+
+@pytest.mark.full
+def test_podman_without_root(pod: Podman, area: Path) -> None:
+    uid, home = 54321, area / "home of ann"
+    etc, store = area / "etc", home / "podman"
+    (store / "tmp").mkdir(parents=True)
+    (store / "runtime").mkdir(mode=0o700)
+    shutil.copytree("/etc", etc, symlinks=True)
+    lines = {
+        "passwd": f"slipway-ann:x:{uid}:{uid}::{home}:/bin/sh\n",
+        "group": f"slipway-ann:x:{uid}:\n",
+        "subuid": "slipway-ann:200000:65536\n",
+        "subgid": "slipway-ann:200000:65536\n",
+    }
+    for name, line in lines.items():
+        with (etc / name).open("a") as file:
+            file.write(line)
+    storage = STORAGE.format(store).replace("graphroot", "rootless_storage_path")
+    (store / "storage.conf").write_text(storage)
+    # The host's network: not every machine has what a network of one's own takes.
+    manager = 'cgroup_manager = "cgroupfs"\nevents_logger = "file"'
+    (store / "containers.conf").write_text(own_limits('netns = "host"', manager))
+    base = store / "base.tar"
+    reference = "localhost/slipway-base:debian-trixie-slim"
+    pod.asked("save", "--output", str(base), reference)
+    root = area / "ann" / "slipway"
+    clone_working_tree(pod.root, root)
+    tree(root / "tiny")
+    give_to(home, uid)
+    give_to(root.parent, uid)
+    python = root / ".venv" / "bin" / "python"
+    ann = Rootless(root, User(uid, home), python, store=store, etc=etc)
+    succeed(ann.typed("/usr/bin/python3", "go", "invoke", "--list"))
+    try:
+        ann.asked("load", "--input", str(base))
+        succeed(ann.invoke("dev", timeout=900))
+        said = succeed(ann.invoke("test", "--project", "tiny"))
+        assert "--userns keep-id --user 54321:54321" in said
+        succeed(ann.invoke("deb", "--project", "tiny"))
+        assert strangers(ann.out, uid) == []
+        assert strangers(root / "dist", uid) == []
+    finally:
+        ann.typed("podman", "system", "reset", "--force")

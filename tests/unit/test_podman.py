@@ -309,6 +309,11 @@ def test_podman_s_count_of_an_image_may_be_a_little_larger(programs: Path) -> No
             "sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 ann",
         ),
         (
+            "docker: Error response from daemon: fill out specgen:  b/out: invalid mount option",
+            "no path with a comma",
+            "INVOKE_ENGINE=podman",
+        ),
+        (
             (
                 'Error: short-name "lib" did not resolve to an alias and no unqualified-search '
                 'registries are defined in "/etc/containers/registries.conf"'
