@@ -15,7 +15,6 @@ import os
 import re
 import shutil
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -310,6 +309,8 @@ def lacks(user: str, uid: int, etc: Path = Path("/etc")) -> Iterator[tuple[str, 
 @functools.cache
 def service() -> str:
     """Address of a service of our own, for who speaks Docker's API; it ends with this process."""
+    import tempfile  # 5 ms that a build of nothing need not pay
+
     directory = tempfile.mkdtemp(prefix="slipway-podman-")
     path = Path(directory) / "podman.sock"
     log = path.with_name("log")
