@@ -202,6 +202,7 @@ def test_a_script_runs_where_it_lies_and_what_it_writes_comes_back(
 
 
 def test_a_shell(far: Elsewhere, bridge: Bridge) -> None:
+    succeed(far.invoke("build", "--project", "tiny", env=bridge.env))
     script = "echo $((6 * 7)); ls; touch here"
     said = succeed(
         far.invoke("shell", "--project", "tiny", "--", "sh", "-c", script, env=bridge.env)
@@ -218,6 +219,7 @@ def test_what_is_written_by_who_has_logged_in_comes_back_when_it_stops(
     make_key(home)
     env = {**bridge.env, "HOME": str(home), "SSH_AUTH_SOCK": ""}
     command = ["ssh", "--project", "tiny"]
+    succeed(far.invoke("build", "--project", "tiny", env=env))
     succeed(far.invoke(*command, env=env))
     config = str(far.root / "out" / "ssh" / "tiny-cpu.conf")
     script = 'touch ~/kept; cd "$SLIPWAY_BUILD"; ls; echo there > written'
