@@ -15,13 +15,10 @@ from invoke.exceptions import Exit
 from slipway import preflight
 from slipway.errors import BAD_CONFIG, NO_INPUT, USAGE, SlipwayError, nearest
 from slipway.records import Record
-from slipway.settings import Workshop, convert
+from slipway.settings import LOADER, Workshop, convert
 from slipway.sources import Source, fetch, known_version
 from slipway.variants import Variant, choose
 from slipway.versions import Version, declared_version, version_of, version_of_file
-
-# The same loader in C, where PyYAML was built with it: 0.5 ms for Oar's file instead of 3.
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 # What is a requirement at sight; of all else packaging is asked, whose import takes 20 ms.
 PLAIN_REQUIREMENT = re.compile(

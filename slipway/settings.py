@@ -117,6 +117,9 @@ REGISTRY = re.compile(
     r"(localhost|[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+|[A-Za-z0-9.-]+(?=:))(:\d{1,5})?"
     r"(/[a-z0-9]+([._-]+[a-z0-9]+)*)*/?"
 )
+# The safe loader in C, where PyYAML was built with it: 0.5 ms for Oar's file instead of 3.
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
 MEND = "mend it; README.md and invoke.yaml list the settings"
 DEFAULTS: dict[str, Any] = msgspec.to_builtins(Settings())
 
@@ -192,7 +195,7 @@ def check_file(file: Path) -> None:
     if not file.is_file():
         return
     try:
-        data = yaml.safe_load(file.read_text(encoding="utf-8"))
+        data = yaml.load(file.read_text(encoding="utf-8"), Loader=LOADER)  # noqa: S506  # safe
     except yaml.YAMLError as error:
         raise SlipwayError(
             f"{file} is not YAML", cause=str(error), fix=[MEND], code=BAD_CONFIG
