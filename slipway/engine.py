@@ -182,9 +182,9 @@ class Place(Protocol):
         """Run a job to its end and return its exit status; ``heard`` is told what it says."""
 
 
-def mount_argument(source: str, target: str, readonly: bool) -> str:
+def mount_argument(source: str, target: str, readonly: bool, kind: str = "bind") -> str:
     """The value of ``docker run --mount``: CSV, so a path may hold commas, colons and quotes."""
-    fields = ["type=bind", f"source={source}", f"target={target}"]
+    fields = [f"type={kind}", f"source={source}", f"target={target}"]
     if readonly:
         fields.append("readonly")
     text = io.StringIO()

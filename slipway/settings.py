@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import platform
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -288,8 +289,14 @@ class Workshop(Record, frozen=True):
 
     @property
     def checkout(self) -> str:
-        """Eight hex digits that tell this checkout from others; in names and labels."""
-        return hashlib.sha256(os.fsencode(self.root)).hexdigest()[:8]
+        """Eight hex digits that tell this checkout from others; in names and labels.
+
+        On an engine of another machine also from those that lie at the same path of other machines.
+        """
+        from slipway.engine import local_socket
+
+        where = str(self.root) if local_socket() else f"{self.root}@{platform.node()}"
+        return hashlib.sha256(os.fsencode(where)).hexdigest()[:8]
 
     @property
     def out(self) -> Path:

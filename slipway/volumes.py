@@ -18,7 +18,7 @@ import struct
 import tarfile
 import tempfile
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
 
@@ -37,6 +37,7 @@ CONTAINER_MARKS = (
     "/.dockerenv",
     "/run/.containerenv",
 )  # Docker's, Podman's; some machines keep one
+LARGE = 50_000_000  # bytes: what is more takes a while, so it is told before
 NONCE = "/run/slipway-nonce"
 LISTING = "tmp/.slipway-listing"
 GONE = "tmp/.slipway-gone"
@@ -45,6 +46,8 @@ NEWER = "tmp/.slipway-newer"
 # the time here, if the clocks differ, an edited file could be older than what was made of it.
 SEND = f"""\
 set -e
+# Nothing is known of these: what a volume holds from before goes, but for what is mounted in it.
+for place; do find "$place" -xdev -mindepth 1 -delete 2>/dev/null || true; done
 cd /
 tar --extract --preserve-permissions --numeric-owner --file -
 if [ -e {NEWER} ]; then xargs --null touch --no-create --no-dereference -- <{NEWER}; fi
@@ -217,31 +220,37 @@ class Carrier:
         """What mounts the volumes."""
         argv = []
         for place in self.places:
-            only = ",readonly" if readonly and place.travels and not place.comes_back else ""
-            argv += ["--mount", f'type=volume,source={place.volume},"target={place.target}"{only}']
+            only = readonly and place.travels and not place.comes_back
+            argv += ["--mount", engine.mount_argument(place.volume, place.target, only, "volume")]
         return argv
 
     def send(self) -> None:
         """Bring what is there up to date; volumes are made when they are first wanted."""
         self._make_volumes()
         ids = self._identities()
+        kept = {place: self._kept(place, ids) for place in self.places}
+        here = {place: self._listing(place) for place in self.places}
+        sides = {place: difference(kept[place].files, here[place]) for place in self.places}
+        if not any(new or gone for new, gone in sides.values()):
+            return
+        all_new = [here[place][name] for place, (new, _) in sides.items() for name in new]
+        files = [entry for entry in all_new if not stat.S_ISDIR(entry[0])]
+        size = sum(entry[1] for entry in files)
+        what = (
+            f"{len(files)} files, {console.megabytes(size)}, to the engine at "
+            f"{engine.address()}, which does not see this machine's"
+        )
+        if size > LARGE:
+            console.say(f"sending {what}")
         folder = outputs.make(self._state, self.workshop.out)
         with tempfile.TemporaryFile(dir=folder) as archive:
-            kept = {place: self._kept(place, ids) for place in self.places}
-            here = {place: self._listing(place) for place in self.places}
-            count = pack(archive, {place: (kept[place].files, here[place]) for place in kept})
-            if count < 0:
-                return
-            size = archive.tell()
-            archive.seek(0)
-            now = self._there(SEND, archive)
-        for place, files in here.items():
-            fresh = not kept[place].files
-            self._keep(place, ids, files, now if fresh else kept[place].clock)
-        console.say(
-            f"sent {count} files, {console.megabytes(size)}, to the engine at {engine.address()}, "
-            "which does not see this machine's"
-        )
+            first = [place for place in self.places if not kept[place].files]
+            pack(archive, sides, first)
+            emptied = (place.target for place in first if place.travels)
+            now = self._there(self._command(SEND, "send", *emptied), archive)
+        for place, listed in here.items():
+            self._keep(place, ids, listed, now if place in first else kept[place].clock)
+        console.say(f"sent {what}")
 
     def fetch(self) -> None:
         """Bring back what was written there, and remove here what was removed there."""
@@ -358,11 +367,11 @@ class Carrier:
         argv += [*label, "--name", name, *self.arguments(readonly=False)]
         return [*argv, "--entrypoint", "sh", self.image, "-c", script, *words]
 
-    def _there(self, script: str, archive: IO[bytes]) -> str:
-        """Run a script there with an archive as its input; its output."""
+    def _there(self, argv: Sequence[str], archive: IO[bytes]) -> str:
+        """Run a command with an archive as its input; its output."""
         heard = processes.Heard()
         with tempfile.TemporaryFile() as said:
-            status = processes.call(self._command(script), stdin=archive, stdout=said, heard=heard)
+            status = processes.call(argv, stdin=archive, stdout=said, heard=heard)
             said.seek(0)
             output = said.read().decode().strip()
         if status:
@@ -376,25 +385,27 @@ class Carrier:
         return output
 
 
-def pack(archive: IO[bytes], sides: Mapping[Place, tuple[Known, Known]]) -> int:
-    """Write what is new here, and the names of what is gone; how many files, -1: nothing is.
+def pack(
+    archive: IO[bytes],
+    sides: Mapping[Place, tuple[Sequence[str], Sequence[str]]],
+    first: Collection[Place],
+) -> None:
+    """Write an archive of what is new here, with the names of what is gone.
 
-    :param sides: what was there at last, and what is here.
+    :param sides: for each place the names that are new or changed, and those that are gone.
+    :param first: places to which nothing was sent before.
     """
-    count, gone, newer = -1, list[str](), list[str]()
+    gone, newer = list[str](), list[str]()
     with tarfile.open(fileobj=archive, mode="w", format=tarfile.PAX_FORMAT) as tar:
-        for place, (known, now) in sides.items():
-            changed, lost = difference(known, now)
-            for name in changed:
+        for place, (new, lost) in sides.items():
+            for name in new:
                 add(tar, place.source / name, f"{place.target}/{name}")
             gone += [f"{place.target}/{name}" for name in lost]
-            newer += [f"{place.target}/{name}" for name in changed if known]
-            if changed or lost:
-                count = max(count, 0) + sum(not stat.S_ISDIR(now[name][0]) for name in changed)
+            newer += [f"{place.target}/{name}" for name in new if place not in first]
         for file, names in ((GONE, gone), (NEWER, newer)):
             if names:
                 add_text(tar, file, "".join(f"{name}\0" for name in names))
-    return count
+    archive.seek(0)
 
 
 def add(tar: tarfile.TarFile, path: Path, name: str) -> None:

@@ -7,10 +7,13 @@ which the checkout lies where the engine has an empty directory. Nothing would b
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import http.server
 import json
 import os
+import platform
 import re
+import shutil
 import socket
 import subprocess
 import threading
@@ -88,6 +91,11 @@ class Elsewhere(Checkout):
 
     real: Path = field(default=Path())
     """Where its files are for everybody else."""
+
+    @property
+    def name(self) -> str:
+        where = f"{self.root}@{platform.node()}"  # other machines may have one at the same path
+        return hashlib.sha256(os.fsencode(where)).hexdigest()[:8]
 
     @property
     def out(self) -> Path:
@@ -182,6 +190,19 @@ def test_what_is_removed_here_is_removed_there_and_the_other_way_round(
     succeed(far.invoke("clean", *project, env=bridge.env))
     said = succeed(far.invoke("build", *project, env=bridge.env))
     assert len(re.findall("Building CXX", said)) == 3
+
+
+def test_who_has_lost_out_has_what_a_new_checkout_has(far: Elsewhere, bridge: Bridge) -> None:
+    project = ("--project", "tiny")
+    (far.real / "tiny" / "stale.txt").touch()
+    succeed(far.invoke("build", *project, env=bridge.env))
+    (far.real / "tiny" / "stale.txt").unlink()
+    shutil.rmtree(far.out)
+    said = succeed(far.invoke("build", *project, env=bridge.env))
+    assert len(re.findall("Building CXX", said)) == 3
+    assert (far.out / "tiny" / "cpu" / "build" / "tiny").is_file()
+    command = ("shell", *project, "--", "ls", str(far.root / "tiny"))
+    assert "stale.txt" not in succeed(far.invoke(*command, env=bridge.env))
 
 
 def test_a_program_is_debugged(far: Elsewhere, bridge: Bridge) -> None:
