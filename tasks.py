@@ -15,6 +15,9 @@ from invoke.exceptions import Exit
 from invoke.tasks import Task
 from invoke.tasks import task as invoke_task
 
+# Invoke asks for no compiled modules, as if each start were the first: half of what ours take.
+sys.dont_write_bytecode = bool(os.environ.get("PYTHONDONTWRITEBYTECODE"))
+
 for _package in ("msgspec", "yaml", "packaging", "requests", "docker", "iced_x86"):
     if importlib.util.find_spec(_package) is None:
         raise Exit(

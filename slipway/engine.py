@@ -183,9 +183,9 @@ class Place(Protocol):
         """Run a job to its end and return its exit status; ``heard`` is told what it says."""
 
 
-def mount_argument(source: str, target: str, readonly: bool) -> str:
+def mount_argument(source: str, target: str, readonly: bool, kind: str = "bind") -> str:
     """The value of ``docker run --mount``: CSV, so a path may hold commas, colons and quotes."""
-    fields = ["type=bind", f"source={source}", f"target={target}"]
+    fields = [f"type={kind}", f"source={source}", f"target={target}"]
     if readonly:
         fields.append("readonly")
     text = io.StringIO()
@@ -506,7 +506,9 @@ class Docker(Record, frozen=True):
             return None
         identity = [Mount(self._identity() / file, f"/etc/{file}") for file in IDENTITY]
         mounts = [*job.mounts, *(identity if caller().uid else ())]
-        carrier = volumes.Carrier(self.workshop, mounts, image)
+        places = volumes.places_of(mounts, self.workshop)
+        files = [mount for mount in mounts if mount.source.is_file()]
+        carrier = volumes.Carrier(self.workshop, image, places, files)
         carrier.send()
         return carrier
 
@@ -522,12 +524,17 @@ class Docker(Record, frozen=True):
         ends = [] if job.stays else ["--attach", *(["--interactive"] if job.interactive else [])]
         return [client(), "start", *ends, name]
 
-    def bring_back(self, job: Job, image: str) -> None:
-        """Fetch what a job that stays has written, from an engine that does not see our files."""
+    def bring_back(self, container: str) -> None:
+        """Fetch what a container that stays has written, from an engine that does not see ours."""
         from slipway import volumes
 
-        if not self.workshop.dry and volumes.are_needed(self.workshop, image):
-            volumes.Carrier(self.workshop, job.mounts, image).fetch()
+        found = inspect_container(container)
+        if (
+            found
+            and volumes.is_elsewhere(self.workshop.root)
+            and (places := volumes.places_in(found))
+        ):
+            volumes.Carrier(self.workshop, found["Image"], places).fetch()
 
     def _arguments(
         self, job: Job, image: str, *, terminal: bool, carrier: Carrier | None = None

@@ -483,6 +483,7 @@ def stop(keeper: Keeper, container: Mapping[str, Any] | None) -> None:
     if keeper.workshop.dry:
         return
     processes.look(argv)  # whatever comes of it, it goes
+    engine.Docker(keeper.workshop).bring_back(keeper.container)
     engine.remove_container(keeper.container)
     home = console.shown(keeper.home, keeper.workshop.root)
     console.say(f"stopped; the home there is kept in {home}")

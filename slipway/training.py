@@ -333,7 +333,10 @@ def attempt(run: Run) -> list[End]:
             said = docker.start(run.job(rank), run.image)
             if said:
                 raise engine.failure(said, f"start {run.title(rank)}")
-        return [] if run.workshop.dry else follow(run)
+        ends = [] if run.workshop.dry else follow(run)
+        if ends:
+            docker.bring_back(run.containers[0])  # the nodes write to one place
+        return ends
 
 
 def state_of(container: str) -> Mapping[str, Any]:

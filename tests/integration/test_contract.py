@@ -187,12 +187,13 @@ def test_every_container_carries_the_checkouts_label(built: Built, client: Any) 
     time.sleep(1)  # the engine counts whole seconds
     since = time.time()
     folder = built.checkout.root / "examples" / "digits"
+    (built.checkout.out / "oar" / "cpu" / "receipts" / "build.json").unlink(missing_ok=True)
     for task in ("build", "test", "run train_oar.py -- --help", "shell -- true"):
         succeed(built.checkout.invoke(*task.split(), cwd=folder))
     made = [a for a in events(client, since) if "slipway" in a["image"]]
     assert all("slipway.checkout" in attributes for attributes in made)
     mine = [a["name"] for a in made if a["slipway.checkout"] == built.checkout.name]
-    assert len(mine) == 5  # `test` builds first
+    assert len(mine) == 4  # `test` finds that there is nothing to build
     assert all(name.startswith(f"slipway-{built.checkout.name}-") for name in mine)
 
 
@@ -525,8 +526,9 @@ def test_a_dry_task_removes_nothing_where_something_is(
 
 
 def test_the_printed_command_works_in_a_shell(built: Built, tiny: Path) -> None:
-    said = succeed(built.checkout.invoke("build", "--project", str(tiny)))
-    (line,) = shown_commands(said)
+    command = ("build", "--project", str(tiny))
+    succeed(built.checkout.invoke(*command))
+    (line,) = shown_commands(succeed(built.checkout.invoke(*command)))
     done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert "ninja: no work to do." in done.stdout

@@ -29,7 +29,9 @@ def test_only_what_changed_is_different(tmp_path: Path) -> None:
 
 
 def test_of_what_is_gone_the_deepest_is_first() -> None:
-    assert volumes.difference({"a": [], "a/b": [], "a/b/c": []}, {})[1] == ["a/b/c", "a/b", "a"]
+    file = (0o100644, 0, 0, "")
+    known = {"a": file, "a/b": file, "a/b/c": file}
+    assert volumes.difference(known, {})[1] == ["a/b/c", "a/b", "a"]
 
 
 def test_what_has_a_volume_of_its_own_is_left_out(tmp_path: Path) -> None:
@@ -67,15 +69,38 @@ def test_directories_are_volumes_and_what_a_job_reads_is_not_fetched(tmp_path: P
 
 @pytest.mark.parametrize("name", ["../outside", "a/../../outside"])
 def test_nothing_is_written_outside_its_place(tmp_path: Path, name: str) -> None:
-    archive = io.BytesIO()
-    with tarfile.open(fileobj=archive, mode="w") as tar:
-        volumes.add_text(tar, "x", "text")
-    archive.seek(0)
     top = tmp_path / "top"
     top.mkdir()
-    with tarfile.open(fileobj=archive) as tar:
-        assert not volumes.extract(tar, tar.getmembers()[0], top, PurePosixPath(name))
+    assert not arrive(top, name, "text")
     assert not (tmp_path / "outside").exists()
+
+
+def arrive(top: Path, name: str, text: str) -> bool:
+    """A file comes to a place."""
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        volumes.add_text(tar, "x", text)
+    archive.seek(0)
+    with tarfile.open(fileobj=archive) as tar:
+        return volumes.extract(tar, tar.getmembers()[0], top, PurePosixPath(name))
+
+
+def test_a_link_that_leads_out_of_a_place_is_not_followed(tmp_path: Path) -> None:
+    outside, top = tmp_path / "outside", tmp_path / "top"
+    outside.mkdir()
+    top.mkdir()
+    (top / "sub").symlink_to(outside)
+    assert arrive(top, "sub/file", "text")
+    assert not list(outside.iterdir())
+    assert (top / "sub" / "file").read_text() == "text"
+
+
+def test_a_directory_that_has_become_a_file_and_the_other_way_round(tmp_path: Path) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    assert arrive(tmp_path, "a", "a file")
+    assert (tmp_path / "a").read_text() == "a file"
+    assert arrive(tmp_path, "a/b/c", "deep")
+    assert (tmp_path / "a" / "b" / "c").read_text() == "deep"
 
 
 def test_a_file_travels_with_mode_time_and_link(tmp_path: Path) -> None:
