@@ -33,7 +33,7 @@ MAY_NOT_START = (125, 126, 127)
 RANGE = "100000-165535"  # as adduser gives to the first user
 RANGES = f"--add-subuids {RANGE} --add-subgids {RANGE}"
 # What Debian's podman needs for what we do and only recommends; and for a user who is not root.
-PACKAGES = ("podman", INIT, "netavark", "aardvark-dns", "iptables")
+PACKAGES = ("podman", INIT, "netavark", "aardvark-dns", "iptables", "nftables")
 ROOTLESS = ("uidmap", "slirp4netns")
 PADDING = 1.04  # measured: 783 for 763 MB, 171 for 166
 LIMITS = 'default_ulimits = ["nofile=4096:4096", "nproc=4096:4096"]'
