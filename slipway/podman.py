@@ -78,6 +78,11 @@ def plain_name(tag: str) -> str:
     return tag
 
 
+def is_remote(env: Mapping[str, str], platform: str) -> bool:
+    """Whether Podman's program hands all to another machine, or to one that it keeps for Linux."""
+    return platform != "linux" or bool(env.get("CONTAINER_HOST") or env.get("CONTAINER_CONNECTION"))
+
+
 def described(info: Mapping[str, Any]) -> dict[str, Any]:
     """What ``podman info`` says, by the names that it has with Docker."""
     host, version = info["host"], info["version"]

@@ -15,6 +15,7 @@ import shutil
 import socket
 import stat
 import struct
+import sys
 import tarfile
 import tempfile
 import uuid
@@ -24,7 +25,7 @@ from typing import IO, Any
 
 import msgspec
 
-from slipway import console, engine, outputs, processes
+from slipway import console, engine, outputs, podman, processes
 from slipway.engine import LABEL, Mount, client, path_inside
 from slipway.errors import IO_ERROR, SlipwayError
 from slipway.receipts import write_whole
@@ -100,6 +101,8 @@ def is_elsewhere(root: Path) -> bool:
     """Whether the engine may have other files than we at ``root``: it is another machine's, or we
     are inside a container that was given its socket.
     """
+    if podman.is_client() and not podman.is_remote(os.environ, sys.platform):
+        return False
     address = engine.local_socket()
     if not address:
         return True

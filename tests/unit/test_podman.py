@@ -366,3 +366,18 @@ def test_what_podman_lacks_is_found_with_its_remedy(tmp_path: Path, programs: Pa
     assert fix == "sudo usermod --add-subgids 100000-165535 ann"
     (tmp_path / "subgid").write_text("1000:100000:65536\n")
     assert [*podman.lacks("ann", 1000, tmp_path)] == []
+
+
+@pytest.mark.parametrize(
+    ("env", "platform", "remote"),
+    [
+        ({}, "linux", False),
+        ({}, "darwin", True),
+        ({"CONTAINER_HOST": "ssh://ann@builder"}, "linux", True),
+        ({"CONTAINER_CONNECTION": "builder"}, "linux", True),
+    ],
+)
+def test_its_program_may_stand_for_another_machine(
+    env: dict[str, str], platform: str, remote: bool
+) -> None:
+    assert podman.is_remote(env, platform) is remote
