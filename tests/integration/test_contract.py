@@ -522,7 +522,8 @@ def test_a_dry_task_removes_nothing_where_something_is(
     said = succeed(built.checkout.invoke("--dry", *task.split(), cwd=folder))
     assert traces(client, built.checkout) == before
     assert not [a for a in events(client, since) if built.checkout.name in a["name"]]
-    assert bool(shown_commands(said)) == (task in ("run train_oar.py", "all"))
+    if task != "all":  # shows what is not unchanged, which may be nothing
+        assert bool(shown_commands(said)) == (task == "run train_oar.py")
 
 
 def test_the_printed_command_works_in_a_shell(built: Built, tiny: Path) -> None:
