@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-import platform
 import re
+import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
@@ -296,7 +296,7 @@ class Workshop(Record, frozen=True):
         """
         from slipway.engine import local_socket
 
-        where = str(self.root) if local_socket() else f"{self.root}@{platform.node()}"
+        where = str(self.root) if local_socket() else f"{self.root}@{socket.gethostname()}"
         return hashlib.sha256(os.fsencode(where)).hexdigest()[:8]
 
     @property

@@ -11,7 +11,6 @@ import hashlib
 import http.server
 import json
 import os
-import platform
 import re
 import shutil
 import socket
@@ -94,7 +93,9 @@ class Elsewhere(Checkout):
 
     @property
     def name(self) -> str:
-        where = f"{self.root}@{platform.node()}"  # other machines may have one at the same path
+        where = (
+            f"{self.root}@{socket.gethostname()}"  # other machines may have one at the same path
+        )
         return hashlib.sha256(os.fsencode(where)).hexdigest()[:8]
 
     @property
