@@ -15,6 +15,9 @@ from invoke.exceptions import Exit
 from invoke.tasks import Task
 from invoke.tasks import task as invoke_task
 
+# Invoke asks for no compiled modules, as if each start were the first: half of what ours take.
+sys.dont_write_bytecode = bool(os.environ.get("PYTHONDONTWRITEBYTECODE"))
+
 for _package in ("msgspec", "yaml", "packaging", "requests", "docker", "iced_x86"):
     if importlib.util.find_spec(_package) is None:
         raise Exit(
@@ -24,6 +27,7 @@ for _package in ("msgspec", "yaml", "packaging", "requests", "docker", "iced_x86
         )
 
 from slipway.settings import (  # noqa: E402
+    CONTAINER,
     DEFAULTS,
     ROOT,
     Workshop,
@@ -44,7 +48,7 @@ TREE = {
     **PROJECT,
     "source": "source tree (default: the directory of project.yaml, or what its source: names)",
 }
-PLACE = {"engine": "docker, or host: run on this machine itself (default: the setting 'engine')"}
+PLACE = {"engine": "docker, podman, or host: this machine itself (default: the setting 'engine')"}
 GPU = {"gpu": "auto, on or off: whether there is a GPU for it (default: the setting 'gpu')"}
 VARIANT = {"variant": "one of the table's, several with commas, or 'all' (default: cpu)"}
 TYPE = "release, or debug: not optimised, with this machine's paths, beside it and never packaged"
@@ -290,7 +294,7 @@ def wheel(
 
     for reference in wheels.bases(workshop, base):
         shop = wheels.with_base(workshop, reference)
-        for site in builds.sites(shop, variant, project, source, "docker"):
+        for site in builds.sites(shop, variant, project, source, CONTAINER):
             with site.locked("wheel"):
                 wheels.made(site)
 
@@ -403,7 +407,7 @@ def prod(workshop: Workshop, variant: str = "", project: str = "", source: str =
     """Make a production image with the Debian package in it."""
     from slipway import builds, packages, production
 
-    for site in builds.sites(workshop, variant, project, source, "docker"):
+    for site in builds.sites(workshop, variant, project, source, CONTAINER):
         with site.locked("prod"):
             builds.build(site)
             production.prod(site, packages.deb(site))

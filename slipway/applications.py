@@ -22,7 +22,7 @@ from slipway.production import Image
 from slipway.project import Tree
 from slipway.ranks import LAUNCH
 from slipway.records import Record
-from slipway.settings import Workshop
+from slipway.settings import CONTAINER, Workshop
 
 PROGRAM, REQUIREMENTS, APT, DOCKERFILE = "train.py", "requirements.txt", "apt.txt", "Dockerfile"
 PLACE = "/app"  # where its files are in its image; /work, where it starts, is for what it writes
@@ -421,7 +421,7 @@ def ensure_app(
 ) -> Image:
     """The image that ``train`` and ``deploy`` start, for the one variant that their flags mean."""
     return ensure(
-        next(iter(builds.sites(workshop, variant, project, source, "docker"))), application
+        next(iter(builds.sites(workshop, variant, project, source, CONTAINER))), application
     )
 
 
@@ -447,5 +447,5 @@ def app(
     if show:
         console.say(application.dockerfile.rstrip())
         return
-    for site in builds.sites(workshop, variant, project, source, "docker"):
+    for site in builds.sites(workshop, variant, project, source, CONTAINER):
         ensure(site, application)

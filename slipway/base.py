@@ -193,7 +193,7 @@ def pull(reference: str, wait_s: float, *, dry: bool = False) -> str:
         return ""
     said = lines[-1] if lines else f"status {status}"
     refusal = failure(said, f"pull {reference}")
-    if not refusal.what.startswith("docker failed"):
+    if not re.match("(docker|podman) failed", refusal.what):
         raise refusal  # the engine itself does not answer: no mirror will help
     return said.removeprefix("Error response from daemon: ")
 
@@ -246,7 +246,9 @@ def bootstrap(workshop: Workshop, suite: str, tried: list[str]) -> Base:
                 code=BAD_DATA,
             )
         identity = f"{suite}-{package_hash(tar)}"
-        changes = [f"LABEL {IDENTITY}={identity} slipway.kind=base {LABEL}={workshop.checkout}"]
+        # One a line: podman takes the first of several.
+        labels = (f"{IDENTITY}={identity}", "slipway.kind=base", f"{LABEL}={workshop.checkout}")
+        changes = [f"LABEL {label}" for label in labels]
         changes += [
             'CMD ["bash"]',
             "ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -255,7 +257,7 @@ def bootstrap(workshop: Workshop, suite: str, tried: list[str]) -> Base:
         console.show_command(load)
         if processes.call(load):
             raise SlipwayError(
-                f"docker import of {tag} failed",
+                f"import of {tag} failed",
                 cause="its words are above",
                 fix=["./go invoke doctor"],
                 code=74,

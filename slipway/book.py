@@ -27,7 +27,7 @@ from slipway.production import Image
 from slipway.project import Tree, find
 from slipway.reading import alias_of, receipt_of
 from slipway.records import Record
-from slipway.settings import Workshop
+from slipway.settings import CONTAINER, Workshop
 
 VARIANT = "cpu"  # the wheels that the chapters import are compiled for CPUs with AVX
 CELL = re.compile(r"\{code-cell\}( ipython3)?")
@@ -623,7 +623,7 @@ def book(workshop: Workshop, chapter: str, project: str) -> None:
     chosen = choose(pages, chapter)
     # Mistakes that can be seen at once are not told after minutes.
     check_pages(source, chosen, lambda path: console.shown(path, workshop.root))
-    for site in builds.sites(workshop, VARIANT, project, "", "docker"):
+    for site in builds.sites(workshop, VARIANT, project, "", CONTAINER):
         with site.locked("book"):
             builds.build(site)
             make(site, production.prod(site, packages.deb(site)), chapter)

@@ -16,7 +16,18 @@ from typing import TYPE_CHECKING
 from invoke.exceptions import Exit
 from msgspec.structs import replace
 
-from slipway import console, copies, engine, gpu, images, locks, outputs, processes, receipts
+from slipway import (
+    ccache,
+    console,
+    copies,
+    engine,
+    gpu,
+    images,
+    locks,
+    outputs,
+    processes,
+    receipts,
+)
 from slipway.engine import Job, Mount, Place
 from slipway.errors import IO_ERROR, NO_INPUT, USAGE, SlipwayError, nearest
 from slipway.explain import BUILDING, explain
@@ -30,6 +41,9 @@ if TYPE_CHECKING:
     from slipway.why import Reason
 
 RELEASE, DEBUG = BUILD_TYPES = ("release", "debug")
+# Ninja's word that it has looked at everything. Only after that is no container needed to hear it
+# again: a tree with a command that runs each time never gets it.
+NOTHING_TO_DO = "ninja: no work to do."
 CONFIGURED = ".slipway-configured"  # the stamp that scripts/build keeps
 FEW_BYTES = 16_000_000  # a file system with less free than this is what broke the build
 
@@ -132,14 +146,13 @@ class Site(Record, frozen=True):
 
     def mounts(self) -> list[Mount]:
         """What every job of this site sees: source and scripts to read, its own to write."""
-        ccache = self.workshop.cache / "ccache"
         source = self.tree.source
         return [
             Mount(self.copy, instead_of=source) if self.copied else Mount(source, readonly=True),
             *(Mount(path, readonly=True) for path in self.links),
             Mount(self.workshop.scripts, readonly=True),
             Mount(self.out),
-            Mount(ccache, target="/run/ccache"),
+            Mount(self.workshop.cache / "ccache", target="/run/ccache", stays_there=True),
         ]
 
     def job(
@@ -431,12 +444,12 @@ def compiler_environment(s: Site) -> dict[str, str]:
         linker = f"{linker} --coverage"
     common = os.path.commonpath([source, build])
     shared = {"CCACHE_BASEDIR": common if common != "/" else source, "CCACHE_NOHASHDIR": "1"}
-    ccache = "/run/ccache" if s.image else str(s.workshop.cache / "ccache")
+    directory = "/run/ccache" if s.image else str(s.workshop.cache / "ccache")
     return {
         "CFLAGS": flags,
         "CXXFLAGS": flags,
         "LDFLAGS": linker,
-        "CCACHE_DIR": ccache,
+        "CCACHE_DIR": directory,
         **({} if s.is_debug else shared),
         "CCACHE_COMPILERCHECK": "content",
         "CCACHE_ABSSTDERR": "1",  # or messages would name files relative to the build directory
@@ -488,15 +501,7 @@ class Built(Record, frozen=True):
     """How a build went."""
 
     duration: float
-    compiled: int
-    hits: int
-
-    @property
-    def cache(self) -> str:
-        """``10 of 12 compilations from the cache``."""
-        if not self.compiled:
-            return "nothing to compile"
-        return f"{self.hits} of {self.compiled} compilations from the cache"
+    cache: ccache.Counts = ccache.Counts()
 
 
 # What the build backends of Python packages are told: a build directory that stays, debug symbols.
@@ -541,7 +546,7 @@ def build(s: Site, *, jobs: int = 0, why: bool = False) -> Built:
     """
     if s.tree.wheel:
         console.say(f"{s.title}: nothing to compile, {s.tree.wheel.name} is a prebuilt wheel")
-        return Built(0, 0, 0)
+        return Built(0)
     start = time.monotonic()
     how = s.tree.project.build
     env = compiler_environment(s)
@@ -549,14 +554,17 @@ def build(s: Site, *, jobs: int = 0, why: bool = False) -> Built:
     mode, stamp, arguments = configure_mode(s, env, options)
     causes = Causes(s, stamp, mode, asked=why)
     receipt, inputs = s.out / "receipts" / "build.json", ""
-    if how.system == "pep517":  # its frontend takes seconds to find that nothing has changed
+    # In place, what is installed on this machine may change, and in a copy of the source what is
+    # written to it: only Ninja sees either.
+    is_seen = how.system == "cmake" and s.image and not s.copied
+    if is_seen or how.system == "pep517":
         inputs = fingerprint(inputs_of(s), stamp)
         known = receipts.read(receipt, inputs)
-        if known:
+        if known and known.facts.get("made", "") in ("", made_of(s)):
             since = console.moment(known.made_at)
             console.say(f"{s.title} is unchanged since {since}: no work to do")
             causes.tell()
-            return Built(time.monotonic() - start, 0, 0)
+            return Built(time.monotonic() - start)
     if how.system == "script":
         arguments = list(how.commands)
         env |= options
@@ -574,17 +582,25 @@ def build(s: Site, *, jobs: int = 0, why: bool = False) -> Built:
         if how.network and how.system == "cmake" and mode != "no":
             _run_build(s, "configure", stamp, arguments, env, network=True)
             mode, arguments = "no", []
-        _run_build(s, mode, stamp, arguments, env, network=how.network and how.system != "cmake")
-    hits, compiled = ccache_counts(statistics)
-    result = Built(time.monotonic() - start, compiled, hits)
+        network = how.network and how.system != "cmake"
+        said = _run_build(s, mode, stamp, arguments, env, network=network)
+    result = Built(time.monotonic() - start, ccache.counts(statistics))
     if not s.workshop.dry:
-        if inputs:
+        if how.system == "pep517":
             wheels = {str(w): images.file_hash(w) for w in (s.build / "wheel").glob("*.whl")}
             receipts.write(receipt, inputs, {"files": wheels})
+        elif inputs and NOTHING_TO_DO in said:
+            receipts.write(receipt, inputs, {"made": made_of(s)})
         console.say(
             f"{console.bold('built')} {s.title} in {s.shown(s.build)}, "
             f"{console.seconds(result.duration)}, {result.cache}"
         )
+        if result.cache.errors:
+            console.say(
+                f"the team's cache at {ccache.shown(s.workshop.settings)} did not answer "
+                f"{result.cache.errors} times: what it may have was compiled here; "
+                "./go invoke doctor looks at it"
+            )
     return result
 
 
@@ -631,6 +647,19 @@ class Causes:
             self.tell()
 
 
+def shared_cache(s: Site) -> dict[str, str]:
+    """What tells the compiler of a team's cache, where what is compiled is of use to others."""
+    if s.is_debug or s.coverage:
+        return {}
+    found = ccache.remote(s.workshop.settings, in_container=bool(s.image))
+    if found:
+        console.say(
+            f"the compiler's container has a network: the team's cache at "
+            f"{ccache.shown(s.workshop.settings)} is asked"
+        )
+    return found
+
+
 def _run_build(
     s: Site,
     mode: str,
@@ -639,11 +668,14 @@ def _run_build(
     env: dict[str, str],
     *,
     network: bool,
-) -> None:
+) -> str:
+    """Run a step of a build; the last of what it says."""
     how = s.tree.project.build
     command = [how.system, mode, stamp, s.top_inside, s.place.inside(s.build), *arguments]
     heard = processes.Heard()
-    status = s.place.run(s.job("build", command, env, network=network), s.image, heard)
+    remote = shared_cache(s) if mode != "configure" else {}
+    job = s.job("build", command, env, network=network or bool(remote))
+    status = s.place.run(replace(job, hidden=remote), s.image, heard)
     if status:
         cause, fix = explain(heard.text, BUILDING)
         raise SlipwayError(
@@ -652,6 +684,15 @@ def _run_build(
             fix=[fix or f"invoke build {s.flags} once that is mended"],
             code=status,
         )
+    return heard.text
+
+
+def made_of(s: Site) -> str:
+    """Changes with the files of a build directory, but not with what CTest keeps there; and with
+    the image, whose tag says what it was made of, not what the archives had on that day.
+    """
+    image = engine.inspect_images(s.image).get(s.image, {}).get("Id")
+    return fingerprint(image, receipts.tree_fingerprint(s.build, {s.build / "Testing"}))
 
 
 def update_copy(s: Site, *, afresh: bool) -> list[str]:
@@ -672,16 +713,6 @@ def update_copy(s: Site, *, afresh: bool) -> list[str]:
             inside = s.copy / mount.source.relative_to(s.tree.source)
             inside.mkdir(parents=True, exist_ok=True)
     return changed
-
-
-def ccache_counts(log: Path) -> tuple[int, int]:
-    """Hits and compilations in a CCACHE_STATSLOG: one counter's name on each line."""
-    try:
-        counters = log.read_text().split("\n")
-    except OSError:
-        return 0, 0
-    hits = sum(c in ("direct_cache_hit", "preprocessed_cache_hit") for c in counters)
-    return hits, hits + counters.count("cache_miss")
 
 
 def disk_full(directory: Path) -> str:

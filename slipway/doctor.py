@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
-from slipway import base, console, engine, gpu, processes
+from slipway import base, ccache, console, engine, gpu, podman, processes
 from slipway.errors import UNAVAILABLE, SlipwayError
 from slipway.records import Record
 from slipway.settings import Workshop
@@ -98,18 +98,7 @@ def look(workshop: Workshop) -> Iterator[Finding]:
         if why:
             yield Finding("note", why, "./go invoke all --engine host")
     else:
-        answer = engine.ask(
-            ["version", "--format", "{{.Server.Version}} {{.Client.Version}}"], "ask"
-        )
-        server, client = answer.split()
-        yield Finding("ok", f"docker engine {server} answers, client {client} ({engine.client()})")
-        try:
-            command, _ = engine.build_client()
-            yield Finding(
-                "ok", f"BuildKit through {command[0]}{' buildx' if 'buildx' in command else ''}"
-            )
-        except SlipwayError as lacking:
-            yield Finding("problem", f"{lacking.what}: {lacking.cause}", "; ".join(lacking.fix))
+        yield from _podman() if podman.is_client() else _docker()
         found = base.found(workshop, engine.inspect_images(*base.candidates(workshop)))
         if found:
             yield Finding("ok", f"base image {found.reference} ({found.identity})")
@@ -124,6 +113,32 @@ def look(workshop: Workshop) -> Iterator[Finding]:
     yield from _local(workshop)
     if not error or workshop.settings.engine == "host":
         yield gpu_finding(workshop, gpu.look(engine.place(workshop)))
+
+
+def _podman() -> Iterator[Finding]:
+    """Podman's own program, which answers."""
+    version = engine.ask(["version", "--format", "{{.Server.Version}}"], "ask").strip()
+    yield Finding("ok", f"podman {version} answers ({engine.client()})")
+    user = engine.caller()
+    for what, fix in podman.lacks(user.name, user.uid):
+        yield Finding("problem", what, fix)
+
+
+def _docker() -> Iterator[Finding]:
+    """An engine that answers, and what builds images at it."""
+    answer = engine.ask(["version", "--format", "{{.Server.Version}} {{.Client.Version}}"], "ask")
+    server, client = answer.split()
+    yield Finding("ok", f"docker engine {server} answers, client {client} ({engine.client()})")
+    try:
+        command, _ = engine.build_client()
+        if podman.is_builder(command):
+            yield Finding("ok", f"that engine is Podman: images are built by {command[0]}")
+            return
+        yield Finding(
+            "ok", f"BuildKit through {command[0]}{' buildx' if 'buildx' in command else ''}"
+        )
+    except SlipwayError as lacking:
+        yield Finding("problem", f"{lacking.what}: {lacking.cause}", "; ".join(lacking.fix))
 
 
 def gpu_finding(workshop: Workshop, facts: gpu.Facts) -> Finding:
@@ -156,6 +171,14 @@ def _local(workshop: Workshop) -> Iterator[Finding]:
     proxies = [name for name in engine.PROXIES if name in os.environ]
     if proxies:
         yield Finding("ok", f"proxy variables reach builds: {', '.join(proxies)}")
+    if workshop.settings.ccache_remote:
+        where = f"the team's compiler cache at {ccache.shown(workshop.settings)}"
+        why_not = ccache.answers(workshop.settings)
+        yield (
+            Finding("note", f"{where} does not answer: {why_not}", "builds go on without it")
+            if why_not
+            else Finding("ok", f"{where} takes connections")
+        )
     lacking = missing_tools(workshop)
     if workshop.settings.engine == "host" and lacking:
         yield Finding(

@@ -20,7 +20,7 @@ from slipway.builds import Site
 from slipway.engine import Job, Mount
 from slipway.errors import BAD_DATA, NO_INPUT, SlipwayError, nearest
 from slipway.project import Tree
-from slipway.settings import Workshop
+from slipway.settings import CONTAINER, Workshop
 
 FAILED = 65  # scripts/docs's status for a mistake in what it reads
 HOME = Path("docs") / "index.md"
@@ -179,7 +179,7 @@ def make(s: Site, image: str) -> Path:
 
 def docs(workshop: Workshop, project: str, source: str, *, open_it: bool) -> None:
     """What ``invoke docs`` does: build what is imported, make the pages, and show them."""
-    for site in builds.sites(workshop, "", project, source, "docker"):
+    for site in builds.sites(workshop, "", project, source, CONTAINER):
         if site.tree.project.docs.modules:
             with site.locked("docs"):
                 builds.build(site)

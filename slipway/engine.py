@@ -1,8 +1,9 @@
 """The one door to Docker: what is started in a container, with which arguments, and how it ends.
 
 One pure function, ``run_arguments``, makes the argument list of every container; the ``docker`` CLI
-runs it. Inside the dev image, and with ``--engine host``, the same scripts run in place instead:
-paths are the same on both sides, so nothing but the ``docker run`` falls away.
+runs it, or ``podman``, whose differences stand in ``slipway.podman``. Inside the dev image, and
+with ``--engine host``, the same scripts run in place instead: paths are the same on both sides, so
+nothing but the ``docker run`` falls away.
 """
 
 from __future__ import annotations
@@ -20,15 +21,18 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePath
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote
 
 import msgspec
 
-from slipway import console, outputs, processes
-from slipway.errors import NO_PERMISSION, UNAVAILABLE, USAGE, SlipwayError, nearest
+from slipway import console, outputs, podman, processes
+from slipway.errors import NO_INPUT, NO_PERMISSION, UNAVAILABLE, USAGE, SlipwayError, nearest
 from slipway.records import Record
-from slipway.settings import ENGINES, Workshop
+from slipway.settings import CONTAINER, ENGINES, Workshop
+
+if TYPE_CHECKING:
+    from slipway.volumes import Carrier
 
 MARKER = Path("/etc/slipway-dev")  # stands in the dev image and nowhere else
 LABEL = "slipway.checkout"
@@ -88,6 +92,8 @@ class Mount(Record, frozen=True):
     readonly: bool = False
     instead_of: Path | None = None
     """The path that a copy is mounted at in place of the original."""
+    stays_there: bool = False
+    """An engine that does not see our files keeps its own: a cache."""
 
 
 class Caller(Record, frozen=True):
@@ -134,6 +140,8 @@ class Job(Record, frozen=True):
     """Only one of its name runs at a time, under a lock; else its name gets the process id."""
     inherit: Sequence[str] = ()
     """Variables passed on from the environment by name, so that no value is printed."""
+    hidden: Mapping[str, str] = msgspec.field(default_factory=dict)
+    """Variables whose values are printed nowhere, such as one that holds a password."""
     gpu: tuple[str, ...] = ()
     """Arguments that give the container the GPUs, as ``slipway.gpu`` has decided."""
     stays: bool = False
@@ -175,9 +183,9 @@ class Place(Protocol):
         """Run a job to its end and return its exit status; ``heard`` is told what it says."""
 
 
-def mount_argument(source: str, target: str, readonly: bool) -> str:
+def mount_argument(source: str, target: str, readonly: bool, kind: str = "bind") -> str:
     """The value of ``docker run --mount``: CSV, so a path may hold commas, colons and quotes."""
-    fields = ["type=bind", f"source={source}", f"target={target}"]
+    fields = [f"type={kind}", f"source={source}", f"target={target}"]
     if readonly:
         fields.append("readonly")
     text = io.StringIO()
@@ -194,13 +202,20 @@ def run_arguments(
     user: Caller,
     identity: Path,
     terminal: bool,
+    volumes: Sequence[str] | None = None,
+    rootless: str = "",
 ) -> list[str]:
     """The argument list, without the client's name, that runs ``job`` in a new container.
 
     :param identity: directory of generated passwd and group files; a bare ``--user`` breaks whoami,
         getpass, ssh and ccache.
     :param terminal: both ends are a terminal, so the program may draw on it.
+    :param volumes: what mounts the directories instead, on an engine that does not see ours; the
+        files are put into the container then, before it starts.
+    :param rootless: the engine, ``docker`` or ``podman``, that runs as the caller and not as root.
     """
+    if rootless == "docker":  # root inside is the caller here, and any other uid is nobody's
+        user = Caller(0, 0, "root")
     name = container_name(job, checkout)
     ends = ["--detach", "--restart", "no"] if job.stays else ["--rm"]
     argv = ["run", *ends, "--init", "--name", name, "--label", f"{LABEL}={checkout}"]
@@ -217,17 +232,19 @@ def run_arguments(
         argv += ["--memory", str(job.memory), "--memory-swap", str(job.memory)]
     argv += [*job.gpu, *(word for name in job.capabilities for word in ("--cap-add", name))]
     if user.uid:
+        argv += ["--userns", "keep-id"] if rootless == "podman" else []
         argv += ["--user", f"{user.uid}:{user.gid}"]
-        for file in ("passwd", "group"):
+        for file in IDENTITY if volumes is None else ():
             argv += ["--mount", mount_argument(str(identity / file), f"/etc/{file}", True)]
         if not any(m.target == user.home for m in job.mounts):
             argv += ["--mount", f"type=tmpfs,target={user.home},tmpfs-mode=0777"]
-    for mount in job.mounts:
+    argv += volumes or ()
+    for mount in job.mounts if volumes is None else ():
         target = mount.target or path_inside(mount.instead_of or mount.source, root)
         argv += ["--mount", mount_argument(str(mount.source), target, mount.readonly)]
     for key, value in {"HOME": user.home, "LC_ALL": "C.UTF-8", **job.env}.items():
         argv += ["--env", f"{key}={value}"]
-    for key in job.inherit:
+    for key in (*job.inherit, *job.hidden):
         argv += ["--env", key]
     if job.workdir:
         argv += ["--workdir", job.workdir]
@@ -281,11 +298,13 @@ def on_terminal() -> bool:
 
 
 def client() -> str:
-    """Path of the ``docker`` program that is first on PATH."""
-    found = shutil.which("docker")
+    """Path of the ``docker`` program that is first on PATH; of ``podman``, where that is chosen or
+    is all that there is.
+    """
+    name, found = podman.client()
     if not found:
         raise SlipwayError(
-            "no docker program on this machine",
+            f"no {name} program on this machine",
             cause="Slipway runs the tools in containers",
             fix=[
                 "./go invoke setup",
@@ -302,6 +321,9 @@ def failure(message: str, doing: str) -> SlipwayError:
     """
     text = message.strip()
     low = text.lower()
+    known = podman.explain(text, caller().name)
+    if known:
+        return known
     if "permission denied" in low and (".sock" in low or "docker daemon socket" in low):
         return SlipwayError(
             "the docker engine's socket may not be used by this user",
@@ -309,7 +331,29 @@ def failure(message: str, doing: str) -> SlipwayError:
             fix=['sudo usermod -aG docker "$USER", then log in again'],
             code=NO_PERMISSION,
         )
-    answered = "error response from daemon" in low  # then it is not the engine that is away
+    no_context = re.search(r'context "([^"]+)"(: context not found| does not exist)', text)
+    if no_context:
+        return SlipwayError(
+            f"docker knows no context '{no_context[1]}'",
+            cause=text,
+            fix=[
+                "docker context ls",
+                "then set or unset DOCKER_CONTEXT, or docker context use NAME",
+            ],
+            code=NO_INPUT,
+        )
+    if "is too new" in low or ("api version" in low and "too old" in low):
+        return SlipwayError(
+            "the docker engine is older than this docker program can speak with",
+            cause=text,
+            fix=[
+                "update that engine",
+                "or export DOCKER_API_VERSION=, with the version named above",
+            ],
+            code=UNAVAILABLE,
+        )
+    # Then it is not the engine that is away; podman's program, which asks nobody, is one itself.
+    answered = "error response from daemon" in low or podman.is_client()
     down = (
         *("cannot connect to the docker daemon", "failed to connect to the docker api"),
         *("is the docker daemon running", "error during connect", "connection refused"),
@@ -321,10 +365,13 @@ def failure(message: str, doing: str) -> SlipwayError:
         return SlipwayError(
             "the docker engine does not answer",
             cause=f"{text}\n{named}".strip(),
-            fix=["start that engine, or unset the variable"] if host else ["./go invoke setup"],
+            fix=(podman.without_service(host) or ["start that engine, or unset the variable"])
+            if host
+            else ["./go invoke setup"],
             code=UNAVAILABLE,
         )
-    return SlipwayError(f"docker failed: {doing}", cause=text, fix=["./go invoke doctor"])
+    name = podman.client()[0]
+    return SlipwayError(f"{name} failed: {doing}", cause=text, fix=["./go invoke doctor"])
 
 
 def ask(arguments: Sequence[str], doing: str, *, missing_ok: bool = False) -> str:
@@ -335,6 +382,7 @@ def ask(arguments: Sequence[str], doing: str, *, missing_ok: bool = False) -> st
     answer = processes.look([client(), *arguments])
     low = answer.stderr.lower()
     gone = "no such" in low and "no such file" not in low  # that file is the engine's socket
+    gone = gone or "image not known" in low  # as podman has it
     if answer.returncode and not (missing_ok and gone):
         raise failure(answer.stderr or answer.stdout, doing)
     return answer.stdout
@@ -342,6 +390,8 @@ def ask(arguments: Sequence[str], doing: str, *, missing_ok: bool = False) -> st
 
 def local_socket() -> str:
     """Path of this machine's engine socket; empty when a variable or context names another."""
+    if podman.is_client():
+        return podman.socket()
     host = os.environ.get("DOCKER_HOST")
     if host:
         return host.removeprefix("unix://") if host.startswith("unix://") else ""
@@ -355,6 +405,8 @@ def local_socket() -> str:
 
 def address() -> str:
     """The engine's address, such as ``ssh://ann@builder``: what the ``docker`` program uses."""
+    if podman.is_client():
+        return f"unix://{podman.socket()}"
     named = os.environ.get("DOCKER_HOST")
     if named:
         return named
@@ -368,7 +420,8 @@ def ask_socket(path: str) -> dict[str, Any] | None:
     None where it cannot be had in this way; the client then says in its own words what is wrong.
     """
     address = local_socket()
-    if not address or not hasattr(socket, "AF_UNIX"):
+    # Podman's program needs no service, and one that runs may have other images than it.
+    if podman.is_client() or not address or not hasattr(socket, "AF_UNIX"):
         return None
     try:
         with socket.socket(socket.AF_UNIX) as connection:
@@ -387,6 +440,9 @@ def ask_socket(path: str) -> dict[str, Any] | None:
 
 def info() -> dict[str, Any]:
     """What ``docker info`` says."""
+    if podman.is_client():
+        said = ask(["info", "--format", "json"], "ask the engine what it has")
+        return podman.described(json.loads(said))
     found = ask_socket("/info")
     if not found or "ServerVersion" not in found:
         found = json.loads(ask(["info", "--format", "{{json .}}"], "ask the engine what it has"))
@@ -401,10 +457,14 @@ def inspect_images(*references: str) -> dict[str, dict[str, Any]]:
     text = ask(["image", "inspect", *references], "look for images", missing_ok=True)
     found: dict[str, dict[str, Any]] = {}
     for image in json.loads(text or "[]"):
-        names = {image["Id"], *(image.get("RepoTags") or ())}
+        names = {
+            image["Id"],
+            f"sha256:{image['Id']}",
+            *map(podman.plain_name, image.get("RepoTags") or ()),
+        }
         for reference in references:
             full = reference if ":" in reference.rpartition("/")[2] else f"{reference}:latest"
-            if names & {reference, full, full.removeprefix("docker.io/library/")}:
+            if names & {reference, podman.plain_name(full)}:
                 found[reference] = image
     return found
 
@@ -418,6 +478,9 @@ def inspect_container(name: str) -> dict[str, Any] | None:
     return answer if "Id" in answer else None
 
 
+IDENTITY = ("passwd", "group")
+
+
 class Docker(Record, frozen=True):
     """Jobs run in containers of the docker engine."""
 
@@ -427,11 +490,56 @@ class Docker(Record, frozen=True):
         """See ``path_inside``."""
         return path_inside(path, self.workshop.root)
 
-    def _arguments(self, job: Job, image: str, *, terminal: bool) -> list[str]:
+    def _identity(self) -> Path:
+        """Directory of passwd and group for this user, which is made."""
         user = caller()
         identity = self.workshop.out / ".run" / f"uid-{user.uid}"
         if user.uid and not self.workshop.dry:
             write_identity(user, identity)
+        return identity
+
+    def _carrier(self, job: Job, image: str) -> Carrier | None:
+        """The way of the job's files, where the engine does not see them; they are there then."""
+        from slipway import volumes
+
+        if not job.mounts or not volumes.are_needed(self.workshop, image):
+            return None
+        identity = [Mount(self._identity() / file, f"/etc/{file}") for file in IDENTITY]
+        mounts = [*job.mounts, *(identity if caller().uid else ())]
+        places = volumes.places_of(mounts, self.workshop)
+        files = [mount for mount in mounts if mount.source.is_file()]
+        carrier = volumes.Carrier(self.workshop, image, places, files)
+        carrier.send()
+        return carrier
+
+    def _created(self, argv: Sequence[str], job: Job, carrier: Carrier) -> list[str]:
+        """Make the container that ``argv`` would run, with its files; how to start it."""
+        name = container_name(job, self.workshop.checkout)
+        kept = [word for word in argv[1:] if word != "--detach"]
+        if job.alone and inspect_container(name):
+            remove_container(name)
+        with processes.undone(lambda: remove_container(name)):
+            ask(["create", *kept], f"make {name}")
+            carrier.put_files(name)
+        ends = [] if job.stays else ["--attach", *(["--interactive"] if job.interactive else [])]
+        return [client(), "start", *ends, name]
+
+    def bring_back(self, container: str) -> None:
+        """Fetch what a container that stays has written, from an engine that does not see ours."""
+        from slipway import volumes
+
+        found = inspect_container(container)
+        if (
+            found
+            and volumes.is_elsewhere(self.workshop.root)
+            and (places := volumes.places_in(found))
+        ):
+            volumes.Carrier(self.workshop, found["Image"], places).fetch()
+
+    def _arguments(
+        self, job: Job, image: str, *, terminal: bool, carrier: Carrier | None = None
+    ) -> list[str]:
+        user, identity = caller(), self._identity()
         return run_arguments(
             job,
             image,
@@ -440,12 +548,17 @@ class Docker(Record, frozen=True):
             user=user,
             identity=identity,
             terminal=terminal,
+            volumes=carrier.arguments() if carrier else None,
+            rootless=rootless(user),
         )
 
     def look(self, job: Job, image: str, *, timeout: float) -> subprocess.CompletedProcess[str]:
         """Run a short ``job`` for what it says; like ``processes.look``, never an error."""
         name = container_name(job, self.workshop.checkout)
-        argv = [client(), *self._arguments(job, image, terminal=False)]
+        carrier = self._carrier(job, image)
+        argv = [client(), *self._arguments(job, image, terminal=False, carrier=carrier)]
+        if carrier and carrier.files:
+            argv = self._created(argv[1:], job, carrier)
         try:
             done = processes.look(argv, timeout=timeout)
         except BaseException:
@@ -455,16 +568,16 @@ class Docker(Record, frozen=True):
             remove_container(name)
         return done
 
-    def start(self, job: Job, image: str, env: Mapping[str, str]) -> str:
-        """Start a ``job`` that stays, and come back; docker's words when it cannot be started.
-
-        :param env: values of what the job inherits.
-        """
-        argv = [client(), *self._arguments(job, image, terminal=False)]
+    def start(self, job: Job, image: str) -> str:
+        """Start a ``job`` that stays, and come back; docker's words when it cannot be started."""
+        carrier = self._carrier(job, image)
+        argv = [client(), *self._arguments(job, image, terminal=False, carrier=carrier)]
         console.show_command(argv)
         if self.workshop.dry:
             return ""
-        answer = processes.look(argv, env=env)
+        if carrier and carrier.files:
+            argv = self._created(argv[1:], job, carrier)
+        answer = processes.look(argv, env=job.hidden)
         return "" if answer.returncode == 0 else answer.stderr or f"status {answer.returncode}"
 
     def run(self, job: Job, image: str, heard: processes.Heard | None = None) -> int:
@@ -472,14 +585,18 @@ class Docker(Record, frozen=True):
         name = container_name(job, self.workshop.checkout)
         terminal = on_terminal() if job.interactive else sys.stdout.isatty()
         terminal = terminal and job.wire < 0
-        argv = [client(), *self._arguments(job, image, terminal=terminal)]
+        carrier = self._carrier(job, image)
+        argv = [client(), *self._arguments(job, image, terminal=terminal, carrier=carrier)]
         console.show_command(argv)
         if self.workshop.dry:
             return 0
+        if carrier and carrier.files:
+            argv = self._created(argv[1:], job, carrier)
 
         def start() -> int:
             return processes.call(
                 argv,
+                env=job.hidden,
                 stdin=job.stdin,
                 stdout=job.stdout,
                 show=self._shown(job),
@@ -488,12 +605,42 @@ class Docker(Record, frozen=True):
             )
 
         status = start()
+        if status in podman.MAY_NOT_START and not carrier:
+            self._explain(argv[: len(argv) - len(job.command)])
         if status == DOCKER_FAILED and job.alone and _is_ours(name, self.workshop.checkout):
             # Left by a process that SIGKILL ended: the lock is ours, so nobody waits for it.
             console.say(f"removing {name}, left behind by a killed process")
             remove_container(name)
             status = start()
+        if carrier:
+            self._conclude(carrier, name, status)
         return status
+
+    def _explain(self, argv: Sequence[str]) -> None:
+        """Raise what hinders podman from starting any program so, where something does: its own
+        words went to the terminal, and the status may be the program's.
+        """
+        if podman.is_client() or podman.is_behind(ask_socket("/version")):
+            answer = processes.look([*argv, "true"])
+            known = podman.explain(answer.stderr, caller().name) if answer.returncode else None
+            if known:
+                raise known
+
+    def _conclude(self, carrier: Carrier, name: str, status: int) -> None:
+        """Bring back what a job has written; say what is left where when the engine has gone."""
+        try:
+            if status:
+                ask(["version", "--format", "{{.Server.Version}}"], "ask the engine")
+            carrier.fetch()
+        except SlipwayError as error:
+            there = ", ".join(place.volume for place in carrier.places)
+            raise SlipwayError(
+                f"the engine at {address()} went away",
+                cause=f"{error.cause}\nleft there: the container {name}, which may still run, and "
+                f"the volumes {there} with what it has written; here all is as it was before",
+                fix=["the same command, once it answers again: it goes on from there"],
+                code=UNAVAILABLE,
+            ) from error
 
     def _shown(self, job: Job) -> Callable[[str], str] | None:
         """A filter that maps paths below /src back to the host's, where any are mapped."""
@@ -540,13 +687,17 @@ class InPlace(Record, frozen=True):
         for name in ("TERM", "USER", "TMPDIR", *PROXIES):
             if name in os.environ:
                 env.setdefault(name, os.environ[name])
-        argv = ["env", "--ignore-environment", *(f"{k}={v}" for k, v in env.items()), *job.command]
+        # Values that are hidden come by the environment: an argument list is for all to read.
+        kept = [f"{k}={v}" for k, v in env.items()]
+        cleared = [f"--unset={name}" for name in os.environ if name not in job.hidden]
+        argv = ["env", *(cleared if job.hidden else ["--ignore-environment"]), *kept, *job.command]
         shown = [f"{k}={shlex.quote(v)}" for k, v in job.env.items()]
         console.say(console.dim(f"$ {' '.join([*shown, shlex.join(job.command)])}"))
         if self.workshop.dry:
             return 0
         return processes.call(
             argv,
+            env=job.hidden,
             cwd=Path(job.workdir) if job.workdir else None,
             stdin=job.stdin,
             stdout=job.stdout,
@@ -557,6 +708,8 @@ class InPlace(Record, frozen=True):
 
 def place(workshop: Workshop, wanted: str = "") -> Place:
     """Where jobs run: what ``--engine`` or the setting says; in the dev image, in place."""
+    if wanted == CONTAINER:
+        return Docker(workshop)
     chosen = choice(workshop, wanted)
     if chosen == "host" or (chosen == "auto" and MARKER.exists()):
         return InPlace(workshop)
@@ -564,7 +717,7 @@ def place(workshop: Workshop, wanted: str = "") -> Place:
 
 
 def choice(workshop: Workshop, wanted: str) -> str:
-    """The engine that ``--engine`` names, else the setting's."""
+    """The engine that ``--engine`` names, else the setting's; it is the client's from now on."""
     if wanted and wanted not in ENGINES:
         raise SlipwayError(
             f"no engine '{wanted}'",
@@ -572,7 +725,19 @@ def choice(workshop: Workshop, wanted: str) -> str:
             fix=["invoke build --help"],
             code=USAGE,
         )
-    return wanted or workshop.settings.engine
+    chosen = wanted or workshop.settings.engine
+    podman.choose(chosen)
+    return chosen
+
+
+def rootless(user: Caller) -> str:
+    """The name of an engine that runs as this user instead of root; empty for all others."""
+    if not user.uid:
+        return ""
+    if podman.is_client():
+        return "podman"
+    here = local_socket() or address().removeprefix("unix://")
+    return "docker" if here.startswith("/run/user/") else ""
 
 
 def _is_ours(name: str, checkout: str) -> bool:
@@ -591,7 +756,7 @@ def _is_ours(name: str, checkout: str) -> bool:
 
 def remove_container(*names: str) -> None:
     """Remove containers that run or are just being created; that they are gone is what counts."""
-    _remove(["rm", "--force", "--volumes", *names])
+    _remove(["rm", "--force", "--volumes", *podman.at_once(), *names])
 
 
 def remove_network(name: str) -> None:
@@ -621,8 +786,12 @@ def build_client() -> tuple[list[str], dict[str, str]]:
     """The command that builds images with BuildKit, and the variables that it needs.
 
     A client with the buildx plug-in, else one of before Docker 23 that has BuildKit built in; the
-    first on PATH that is either.
+    first on PATH that is either. Podman builds without BuildKit, also where it is behind a socket.
     """
+    if podman.is_client():
+        return podman.build_command(client()), {}
+    if podman.is_behind(ask_socket("/version")):
+        return podman.build_command(podman.builder(), f"unix://{local_socket()}"), {}
     seen: list[str] = []
     for directory in os.get_exec_path():
         docker = shutil.which("docker", path=directory)

@@ -12,6 +12,7 @@ from slipway import (
     engine,
     gpu,
     images,
+    podman,
     production,
     reading,
     setup,
@@ -46,7 +47,9 @@ def everything(
     not_made: list[str] = []
     is_untested = False
     contained = isinstance(place, engine.Docker)
-    summary.add("set up", "all", "docker" if contained else f"in place: {why_in_place}", 0, begin)
+    summary.add(
+        "set up", "all", podman.client()[0] if contained else f"in place: {why_in_place}", 0, begin
+    )
     with production.warm_up(workshop, tree, variants) if contained else nullcontext():
         image = ""
         if contained:

@@ -16,8 +16,8 @@ import yaml
 
 from slipway.editors import NO_OPTIONS, NOT_FOR_CLANG, words_of
 from slipway.errors import BAD_CONFIG, BAD_DATA, SlipwayError
-from slipway.project import LOADER
 from slipway.records import Record
+from slipway.settings import LOADER
 
 HEADERS = (".h", ".hh", ".hpp", ".hxx")
 CXX = (".c", ".cc", ".cpp", ".cxx", *HEADERS)

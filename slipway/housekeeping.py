@@ -17,7 +17,7 @@ from typing import Any
 import docker
 from docker.errors import APIError, DockerException
 
-from slipway import console, engine, locks
+from slipway import console, engine, locks, podman
 from slipway.engine import LABEL
 from slipway.images import ALIAS, KIND
 from slipway.project import find, read
@@ -34,7 +34,7 @@ RUNS = "train"  # and what jobs took hours to make
 
 def connect() -> Any:
     """A client of the engine that the ``docker`` program uses, contexts included."""
-    host = engine.address()
+    host = podman.service() if podman.is_client() else engine.address()
     try:
         client = docker.DockerClient(base_url=host or None, timeout=60)
         client.ping()
@@ -78,7 +78,7 @@ def ps(workshop: Workshop) -> None:
                 _name(image),
                 _kind(image),
                 console.megabytes(image.attrs["Size"]),
-                ", ".join(sorted(t for t in image.tags if not t.startswith("slipway-"))),
+                ", ".join(sorted(t for t in _plain(image) if not t.startswith("slipway-"))),
             ]
         )
     console.table(rows if found else [["IMAGE"], ["none"]])
@@ -109,7 +109,7 @@ def _sum(found: Iterable[Any]) -> int:
 
 
 def _name(image: Any) -> str:
-    tags = [t for t in image.tags if t.startswith("slipway-")] or image.tags
+    tags = [t for t in _plain(image) if t.startswith("slipway-")] or _plain(image)
     return str(tags[0]) if tags else str(image.short_id)
 
 
@@ -175,6 +175,10 @@ def clean(
         stop(workshop)
         for thing in _things(workshop):
             _remove(workshop, thing)
+        for volume in connect().volumes.list(**ours(workshop)):
+            console.say(f"removing volume {volume.name}")
+            if not workshop.dry:
+                _quietly_gone(volume.remove)
         _remove(workshop, _directory(workshop.out))
         return
     if caches and not images:
@@ -239,7 +243,14 @@ def _our_tags(image: Any) -> list[str]:
     """The names that we gave an image. Others are a person's, and keep the image when ours go; an
     image built FROM one of ours has its labels, and only such names.
     """
-    return [t for t in image.tags if t.startswith("slipway-") or t == image.labels.get(ALIAS)]
+    alias = image.labels.get(ALIAS)
+    plain = zip(image.tags, _plain(image), strict=True)
+    return [tag for tag, name in plain if name.startswith("slipway-") or name == alias]
+
+
+def _plain(image: Any) -> list[str]:
+    """The names of an image as they were given."""
+    return [podman.plain_name(tag) for tag in image.tags]
 
 
 def _kind(image: Any) -> str:

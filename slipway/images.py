@@ -18,13 +18,14 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from slipway import base, console, outputs, processes
+from slipway import base, console, outputs, podman, processes
 from slipway.base import Base
 from slipway.engine import (
     LABEL,
     PROXIES,
     ask,
     build_client,
+    caller,
     client,
     failure,
     inspect_images,
@@ -145,6 +146,10 @@ def build_arguments(
     argv += [x for n in PROXIES if n in os.environ for x in ("--build-arg", n)]
     stage(recipe, context)
     argv += secrets(workshop, directory, None if recipe.is_folder else context)
+    if podman.is_builder(command) and not recipe.is_folder:
+        marked = directory / "Dockerfile.podman"
+        marked.write_text(podman.one_lock_each(podman.by_content(recipe.text.decode(), context)))
+        argv[argv.index("--file") + 1] = podman.one_of_a_list(str(marked))
     return [*argv, str(context)], variables
 
 
@@ -170,7 +175,7 @@ def build_image(
     :param fix: what to do when it cannot be built.
     :param explain: what a failed build's own words mean, where more is known than that it failed.
     """
-    heard = processes.Heard() if explain else None
+    heard = processes.Heard() if explain or podman.is_client() else None
     with context_directory(workshop) as directory:
         argv, variables = build_arguments(workshop, recipe, Path(directory))
         console.show_command(argv, variables)
@@ -179,12 +184,13 @@ def build_image(
         status = processes.call(argv, env=variables, heard=heard)
     if status:
         ask(["version", "--format", "{{.Server.Version}}"], "build an image")  # is it the engine?
-        known = explain(heard.text) if explain and heard else None
+        known = podman.explain(heard.text, caller().name) if heard else None
+        known = known or (explain(heard.text) if explain and heard else None)
         own = recipe.dockerfile
         name = "Dockerfile" if isinstance(own, str) else own.name
         raise known or SlipwayError(
             f"the {recipe.kind} image was not built",
-            cause=f"{name} failed; docker's words are above",
+            cause=f"{name} failed; {podman.client()[0]}'s words are above",
             fix=[fix],
             code=status,
         )
@@ -284,7 +290,7 @@ def pip_configuration(workshop: Workshop) -> str:
 def check_budget(workshop: Workshop, tag: str, budget_mb: int, setting: str) -> int:
     """The image's size in bytes; over budget, its largest packages are named and it goes."""
     size = int(inspect_images(tag)[tag]["Size"])
-    if size <= budget_mb * 1e6:
+    if not podman.is_over(size, budget_mb):
         return size
     names = [f"{mb:7.1f} MB  {name}" for name, mb in largest(workshop, tag, 10)]
     listing = "\n".join(names)
@@ -300,7 +306,7 @@ def check_budget(workshop: Workshop, tag: str, budget_mb: int, setting: str) -> 
 def remove(tag: str) -> None:
     """Take a tag away, and with the last one the image; a container that uses it may keep it."""
     answer = processes.look([client(), "rmi", tag])
-    refusals = ("no such image", "is using", "in use")
+    refusals = ("no such image", "image not known", "is using", "in use")
     if answer.returncode and not any(words in answer.stderr.lower() for words in refusals):
         raise failure(answer.stderr, f"remove {tag}")
 

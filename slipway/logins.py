@@ -26,7 +26,7 @@ from slipway.errors import CANNOT_CREATE, NO_INPUT, USAGE, SlipwayError
 from slipway.project import resolve
 from slipway.reading import LOOPBACK, is_free, is_taken, last_words
 from slipway.records import Record
-from slipway.settings import Workshop
+from slipway.settings import CONTAINER, Workshop
 
 HOMES = "ssh"  # below out/: homes; `clean` spares them
 INSIDE = 2222  # where sshd answers in the container; a lower port needs root
@@ -206,7 +206,6 @@ def job_of(
         env={**job.env, "SLIPWAY_BUILD": site.place.inside(site.build)},
         workdir=site.place.inside(site.build),
         ports=[f"{port}:{INSIDE}"],
-        inherit=[*job.inherit, KEYS],
         stays=True,
         labels={
             EDIT_LABEL: "yes" if edit else "no",
@@ -373,9 +372,10 @@ def start(keeper: Keeper, site: Site, image: str, keys: Keys, wanted: Wanted, *,
         if here and not is_free(port, lan=False):
             continue
         job = job_of(site, keeper.run, keeper.home, port=port, edit=wanted.edit)
+        job = replace(job, hidden={KEYS: "\n".join(keys.public)})
         if not workshop.dry:
             make_mount_points(keeper.home, job, docker)
-        said = docker.start(job, image, {KEYS: "\n".join(keys.public)})
+        said = docker.start(job, image)
         if workshop.dry:
             return port
         if not said:
@@ -483,6 +483,7 @@ def stop(keeper: Keeper, container: Mapping[str, Any] | None) -> None:
     if keeper.workshop.dry:
         return
     processes.look(argv)  # whatever comes of it, it goes
+    engine.Docker(keeper.workshop).bring_back(keeper.container)
     engine.remove_container(keeper.container)
     home = console.shown(keeper.home, keeper.workshop.root)
     console.say(f"stopped; the home there is kept in {home}")
@@ -553,7 +554,7 @@ def _ssh(keeper: Keeper, wanted: Wanted, source: Path, *, stop_it: bool) -> None
 def sites_of(workshop: Workshop, wanted: Wanted) -> Iterator[Site]:
     """The sites that the command line means."""
     return builds.sites(
-        workshop, wanted.variant, wanted.project, wanted.source, "docker", wanted.gpu
+        workshop, wanted.variant, wanted.project, wanted.source, CONTAINER, wanted.gpu
     )
 
 

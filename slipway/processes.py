@@ -128,6 +128,7 @@ def call(
 
     :param env: added to the environment of this process.
     :param show: applied to each line of output (both streams) before it is shown.
+    :param stdout: where its output goes instead; ``heard`` is then told of its errors alone.
     :param heard: is told the output too. On a terminal the child still has one, so that it draws
         and colours as it would.
     :param own_group: give the child a process group of its own, which is ended as a whole.
@@ -135,7 +136,8 @@ def call(
         stops us; runs to its end whatever further signals come.
     """
     piped = show is not None
-    relay = _Relay(heard) if heard is not None and stdout is None and not piped else None
+    relay = _Relay(heard) if heard is not None and not piped else None
+    ours = relay.stdout if relay and stdout is None else stdout
     try:
         with _watch.deferred():  # between fork and assignment a signal would orphan the child
             process = subprocess.Popen(
@@ -143,7 +145,7 @@ def call(
                 env={**os.environ, **env} if env else None,
                 cwd=cwd,
                 stdin=stdin,
-                stdout=subprocess.PIPE if piped else relay.stdout if relay else stdout,
+                stdout=subprocess.PIPE if piped else ours,
                 stderr=subprocess.STDOUT if piped else relay.stderr if relay else None,
                 start_new_session=own_group,
                 text=piped,

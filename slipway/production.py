@@ -14,7 +14,7 @@ from pathlib import Path
 from invoke.exceptions import Exit
 from msgspec.structs import replace
 
-from slipway import base, console, engine, gpu, images, preflight, processes, receipts
+from slipway import base, console, engine, gpu, images, podman, preflight, processes, receipts
 from slipway.builds import Site
 from slipway.engine import Job, Mount
 from slipway.errors import NO_INPUT, UNAVAILABLE, SlipwayError
@@ -118,7 +118,7 @@ def prod(s: Site, deb: Deb) -> Image:
     known = receipts.read(receipt_file, inputs)
     if made.tag in here and known:
         size = int(here[made.tag]["Size"])
-        if size <= budget * 1e6:
+        if not podman.is_over(size, budget):
             name(s.workshop, made.tag, alias)
             console.say(f"{alias} is unchanged since {console.moment(known.made_at)}")
             return Image(made.tag, alias, size, known.made_at, fresh=False)

@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from msgspec.structs import replace
+
 from slipway import base, console, engine, locks, outputs, processes, receipts
 from slipway.engine import EVERYWHERE, Job, Mount
 from slipway.errors import CANNOT_CREATE, UNAVAILABLE, SlipwayError
@@ -78,7 +80,6 @@ def job_of(workshop: Workshop, name: str, folder: Path, *, port: int, lan: bool)
         network=True,
         ports=[f"{port}:{INSIDE}"],
         shm_size=workshop.settings.shm_size,
-        inherit=[TOKEN],
         stays=True,
         labels={PROJECT_LABEL: name, WORK_LABEL: str(folder)},
         lan=lan,
@@ -274,8 +275,9 @@ def start(workshop: Workshop, name: str, image: str, folder: Path, *, lan: bool)
         if not is_free(port, lan=lan):
             continue
         job = job_of(workshop, name, folder, port=port, lan=lan)
+        job = replace(job, hidden={TOKEN: token})
         container = engine.container_name(job, workshop.checkout)
-        said = docker.start(job, image, {TOKEN: token})
+        said = docker.start(job, image)
         if workshop.dry:
             return None
         if not said:

@@ -13,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-from slipway import base, console, doctor, engine, processes
+from slipway import base, console, doctor, engine, podman, processes
 from slipway.engine import Place
 from slipway.errors import UNAVAILABLE, SlipwayError
 from slipway.settings import Workshop
@@ -66,6 +66,9 @@ def _named_engine() -> str:
 
 def ensure_engine(workshop: Workshop, *, yes: bool) -> None:
     """An engine that answers and a client that can build, installed and started if need be."""
+    if podman.is_client():
+        ensure_podman(workshop, yes=yes)
+        return
     error = doctor.engine_error()
     if error is None:
         engine.build_client()
@@ -110,6 +113,27 @@ def ensure_engine(workshop: Workshop, *, yes: bool) -> None:
     if refused:
         raise refused
     engine.build_client()
+
+
+def ensure_podman(workshop: Workshop, *, yes: bool) -> None:
+    """Podman's program with what it needs, installed if need be: there is nothing to start."""
+    user = engine.caller()
+    if not doctor.engine_error() and podman.init_program():
+        return
+    if not doctor.is_debian():
+        raise SlipwayError(
+            "no podman that can start containers on this machine",
+            cause="Slipway installs it on Debian and Ubuntu only",
+            fix=[f"install {', '.join(podman.PACKAGES)}, then ./go invoke doctor"],
+        )
+    packages = [*podman.PACKAGES, *(podman.ROOTLESS if user.uid else ()), "mmdebstrap"]
+    agree([f"install {', '.join(packages)} from this system's own package archive"], yes=yes)
+    if workshop.dry:
+        return
+    apt_install(packages)
+    refused = doctor.engine_error()
+    if refused:
+        raise refused
 
 
 def start_engine(*, systemd: bool) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from slipway import book, builds, console, engine, packages, production, receipts, testing
+from slipway import book, builds, console, engine, packages, podman, production, receipts, testing
 from slipway.builds import Site
 from slipway.errors import SlipwayError
 from slipway.images import file_hash, fingerprint
@@ -114,7 +114,7 @@ def make(s: Site, summary: Summary) -> Made:
         summary.add("build", s.variant, "a prebuilt wheel: nothing to compile", 0, start)
     else:
         result = f"{s.shown(s.build)}, {built.cache}"
-        summary.add("build", s.variant, result, 0, start, is_unchanged=not built.compiled)
+        summary.add("build", s.variant, result, 0, start, is_unchanged=not built.cache.compiled)
     if testing.has_tests(s.tree):
         start = time.monotonic()
         run = built_tests(s)
@@ -130,7 +130,11 @@ def make(s: Site, summary: Summary) -> Made:
     summary.made("image", s.variant, image.alias, image, image.size, start)
     start = time.monotonic()
     since = started(s, image)
-    said = f"unchanged since {console.moment(since)}" if since else f"docker run {image.alias}"
+    said = (
+        f"unchanged since {console.moment(since)}"
+        if since
+        else f"{podman.client()[0]} run {image.alias}"
+    )
     summary.add("run", s.variant, said, 0, start, is_unchanged=bool(since))
     if s.tree.project.test.installed:
         test_image(s, image, summary)
@@ -198,7 +202,7 @@ def started(s: Site, image: Image) -> float:
         raise SlipwayError(
             f"{image.alias} does not run: status {status}",
             cause="its words are above",
-            fix=[f"docker run --rm -it {image.alias} bash"],
+            fix=[f"{podman.client()[0]} run --rm -it {image.alias} bash"],
             code=status,
         )
     if not s.workshop.dry:

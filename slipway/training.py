@@ -330,10 +330,13 @@ def attempt(run: Run) -> list[End]:
     docker = engine.Docker(run.workshop)
     with processes.at_the_end(lambda: remove(run)), processes.undone(lambda: stop(run)):
         for rank in range(run.nodes):
-            said = docker.start(run.job(rank), run.image, {})
+            said = docker.start(run.job(rank), run.image)
             if said:
                 raise engine.failure(said, f"start {run.title(rank)}")
-        return [] if run.workshop.dry else follow(run)
+        ends = [] if run.workshop.dry else follow(run)
+        if ends:
+            docker.bring_back(run.containers[0])  # the nodes write to one place
+        return ends
 
 
 def state_of(container: str) -> Mapping[str, Any]:

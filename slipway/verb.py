@@ -15,7 +15,7 @@ from typing import Any
 from invoke.context import Context
 from invoke.exceptions import Exit
 
-from slipway import settings
+from slipway import podman, settings
 from slipway.errors import CANNOT_CREATE, IO_ERROR, SOFTWARE, SlipwayError
 from slipway.processes import watch_signals
 
@@ -31,7 +31,10 @@ def verb(function: Callable[..., None]) -> Callable[..., None]:
     def body(context: Context, *arguments: Any, **flags: Any) -> None:
         watch_signals()
         try:
-            function(settings.load(context.config), *arguments, **flags)
+            workshop = settings.load(context.config)
+            podman.choose("auto")  # what another task of this command line has said
+            podman.choose(workshop.settings.engine)
+            function(workshop, *arguments, **flags)
         except Exit:
             _trace()
             raise

@@ -84,7 +84,7 @@ def verify(workshop: Workshop, directory: str, project: str, source: str) -> Non
         return
     with locks.held(outputs.make(home, workshop.out), "release --verify"):
         clear(home)
-        settings = replace(workshop.settings, cache_dir=str(home / "cache"))
+        settings = replace(workshop.settings, cache_dir=str(home / "cache"), ccache_remote="")
         shop = replace(workshop, home=home, settings=settings)
         made_from = check_out(shop, home, origin, release.version)
         version = replace(made_from.version, epoch=release.epoch)

@@ -209,9 +209,13 @@ def read_commit(source: Path) -> Commit | None:
     The latter keeps a tree that is unpacked inside another repository, ignored or just not
     committed there, from taking that one's version.
     """
-    # The slowest question is asked beside the others.
+    # What does not wait for another answer is asked beside the others.
     status = meanwhile(
         lambda: run_git(source, "status", "--porcelain", "--untracked-files=normal", "--", ".")
+    )
+    fields = "--format=%(refname:strip=2) %(objectname) %(*objectname)"
+    merged = meanwhile(
+        lambda: run_git(source, "for-each-ref", "--merged=HEAD", fields, "refs/tags")
     )
     try:
         asked = run_git(source, "rev-parse", "--is-shallow-repository", "HEAD", "HEAD:./")
@@ -223,8 +227,7 @@ def read_commit(source: Path) -> Commit | None:
     if asked.returncode:
         return None
     shallow, head, _tree = answers
-    fields = "--format=%(refname:strip=2) %(objectname) %(*objectname)"
-    tags = ask_git(source, "for-each-ref", "--merged=HEAD", fields, "refs/tags")
+    tags = lines_of(source, merged())
     found = [
         (objects[-1] == head, release, objects[-1])
         for name, *objects in map(str.split, tags)

@@ -446,6 +446,11 @@ def result_of(said: str) -> tuple[str, list[str]]:
     return str(accuracy), re.findall(r"\| (epoch .*)$", said, re.MULTILINE)
 
 
+def numbers(result: tuple[str, list[str]]) -> list[float]:
+    """All numbers in it, in order."""
+    return [float(word) for word in re.findall(r"[\d.]+", " ".join([result[0], *result[1]]))]
+
+
 @pytest.mark.parametrize("nodes", [2, 4])
 def test_the_digits_are_learnt_by_several_nodes_as_by_one(
     nodes: int, built: Built, one_node: str
@@ -463,7 +468,8 @@ def test_the_digits_are_learnt_by_several_nodes_as_by_one(
     said = "".join(lines)
     assert process.wait() == 0, said
     assert f"equal weights in {nodes} processes" in said
-    assert result_of(said) == result_of(one_node)
+    # Sums are the same up to rounding, whose place differs between CPUs: seldom in the last digit.
+    assert numbers(result_of(said)) == pytest.approx(numbers(result_of(one_node)), abs=0.003)
     (imported,) = re.findall(r"imported in ([\d.]+) s", said)
     took = begun["| first step"] - begun[" network create "]
     print(f"{nodes} nodes: first step after {took:.1f} s, {imported} s of them an import")
@@ -487,7 +493,7 @@ def test_a_job_that_is_killed_goes_on_and_its_losses_are_those_of_an_unbroken_on
     assert process.wait() == 0, said
     assert "restart 1 of 1" in said
     assert re.search(r"\| going on after epoch [23]", said)
-    assert result_of(said)[0] == result_of(one_node)[0]
+    assert numbers(result_of(said))[0] == pytest.approx(numbers(result_of(one_node))[0], abs=0.003)
     files = sorted((built.checkout.out / "train").glob("digits-*/losses.csv"))
     whole, broken = (
         [float(row.split(",")[1]) for row in file.read_text().splitlines()[1:]]

@@ -21,9 +21,7 @@ from msgspec.structs import replace
 
 from slipway import builds, coverage, images, testing
 from slipway.builds import (
-    Built,
     Site,
-    ccache_counts,
     compiler_environment,
     configure_mode,
     inputs_of,
@@ -255,23 +253,6 @@ def test_a_stamp_that_says_nothing_means_afresh(tmp_path: Path, text: str) -> No
 
 
 # -- ccache
-
-
-def test_ccache_s_log_is_counted(tmp_path: Path) -> None:
-    log = tmp_path / "log"
-    log.write_text(
-        "# /src/a.cc\ndirect_cache_hit\nlocal_storage_hit\n"
-        "# /src/b.cc\ndirect_cache_miss\npreprocessed_cache_hit\n"
-        "# /src/c.cc\ncache_miss\ndirect_cache_miss\npreprocessed_cache_miss\n"
-        "# /src/cache_miss\n"
-    )
-    assert ccache_counts(log) == (2, 3)
-
-
-def test_without_a_log_nothing_was_compiled(tmp_path: Path) -> None:
-    assert ccache_counts(tmp_path / "log") == (0, 0)
-    assert Built(0.1, 0, 0).cache == "nothing to compile"
-    assert Built(0.1, 12, 10).cache == "10 of 12 compilations from the cache"
 
 
 # -- reports

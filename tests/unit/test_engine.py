@@ -188,6 +188,12 @@ def test_what_is_inherited_goes_by_name_so_that_no_value_is_printed(
     assert "secret" not in " ".join(argv)
 
 
+def test_what_is_hidden_goes_by_name_too() -> None:
+    argv = arguments(hidden={"TOKEN": "secret"})
+    assert values(argv, "--env")[-1] == "TOKEN"
+    assert "secret" not in " ".join(argv)
+
+
 @pytest.mark.parametrize("user", [SUPERUSER, ANN, NOBODY_KNOWN], ids=lambda user: str(user.uid))
 def test_no_container_is_privileged_and_none_gets_the_engine_s_socket(user: Caller) -> None:
     everything: dict[str, Any] = {

@@ -132,13 +132,6 @@ def test_it_has_the_environment_and_the_mounts_of_a_shell(tmp_path: Path) -> Non
     assert job.workdir == str(site.build)
 
 
-def test_the_keys_are_handed_on_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(logins.KEYS, ED)
-    argv = arguments(tmp_path)
-    assert ("--env", logins.KEYS) in list(pairwise(argv))
-    assert ED not in " ".join(argv)
-
-
 @pytest.mark.parametrize("parts", [{}, {"build": {"system": "make"}}])
 def test_the_source_can_be_written_to_only_where_that_is_asked_for(
     tmp_path: Path, parts: dict[str, Any]
@@ -236,8 +229,8 @@ def docker(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     answers: dict[str, str] = {}
     started: list[str] = []
 
-    def start(_self: Docker, job: engine.Job, _image: str, env: dict[str, str]) -> str:
-        assert env == {logins.KEYS: ED}
+    def start(_self: Docker, job: engine.Job, _image: str) -> str:
+        assert job.hidden == {logins.KEYS: ED}
         started.append(job.ports[0])
         return answers.get(job.ports[0], "")
 

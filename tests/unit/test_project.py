@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
+from packaging.requirements import Requirement
 
 from slipway import project
 from slipway.errors import BAD_CONFIG, NO_INPUT, USAGE, SlipwayError
@@ -289,3 +290,16 @@ def test_no_project_s_name_occurs_in_slipway_or_its_scripts() -> None:
         if re.search(rf"\b{name}\b", file.read_text(), re.IGNORECASE)
     }
     assert said == set()
+
+
+@pytest.mark.parametrize(
+    "text", ["numpy", "zope.interface", "a-b_c", "numpy>=1.24", "x < 3", "y ==1"]
+)
+def test_what_is_a_requirement_at_sight_is_one(text: str) -> None:
+    assert project.PLAIN_REQUIREMENT.fullmatch(text)
+    assert Requirement(text).url is None
+
+
+@pytest.mark.parametrize("text", ["", "a b", "-a", "a-", "a>=", "a>=1.", "a @ https://b.example/c"])
+def test_what_is_none_at_sight_is_asked_of_packaging(text: str) -> None:
+    assert not project.PLAIN_REQUIREMENT.fullmatch(text)
