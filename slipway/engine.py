@@ -370,7 +370,7 @@ def failure(message: str, doing: str) -> SlipwayError:
             else ["./go invoke setup"],
             code=UNAVAILABLE,
         )
-    name = podman.client()[0]
+    name = podman.name()
     return SlipwayError(f"{name} failed: {doing}", cause=text, fix=["./go invoke doctor"])
 
 

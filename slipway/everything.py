@@ -48,7 +48,7 @@ def everything(
     is_untested = False
     contained = isinstance(place, engine.Docker)
     summary.add(
-        "set up", "all", podman.client()[0] if contained else f"in place: {why_in_place}", 0, begin
+        "set up", "all", podman.name() if contained else f"in place: {why_in_place}", 0, begin
     )
     with production.warm_up(workshop, tree, variants) if contained else nullcontext():
         image = ""

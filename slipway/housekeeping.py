@@ -118,16 +118,19 @@ def stop(workshop: Workshop) -> None:
     client = connect()
     containers = client.containers.list(**ours(workshop, all=True))
     for container in containers:
-        console.say(f"removing container {container.name} ({container.status})")
-        if not workshop.dry:
-            _quietly_gone(lambda c=container: c.remove(force=True, v=True))
+        what = f"container {container.name} ({container.status})"
+        _take_away(workshop, what, lambda c=container: c.remove(force=True, v=True))
     networks = client.networks.list(**ours(workshop))
     for network in networks:
-        console.say(f"removing network {network.name}")
-        if not workshop.dry:
-            _quietly_gone(network.remove)
+        _take_away(workshop, f"network {network.name}", network.remove)
     if not containers and not networks:
         console.say("nothing of this checkout is running")
+
+
+def _take_away(workshop: Workshop, what: str, remove: Any) -> None:
+    console.say(f"removing {what}")
+    if not workshop.dry:
+        _quietly_gone(remove)
 
 
 def _quietly_gone(remove: Any) -> None:
@@ -176,9 +179,7 @@ def clean(
         for thing in _things(workshop):
             _remove(workshop, thing)
         for volume in connect().volumes.list(**ours(workshop)):
-            console.say(f"removing volume {volume.name}")
-            if not workshop.dry:
-                _quietly_gone(volume.remove)
+            _take_away(workshop, f"volume {volume.name}", volume.remove)
         _remove(workshop, _directory(workshop.out))
         return
     if caches and not images:

@@ -190,7 +190,7 @@ def build_image(
         name = "Dockerfile" if isinstance(own, str) else own.name
         raise known or SlipwayError(
             f"the {recipe.kind} image was not built",
-            cause=f"{name} failed; {podman.client()[0]}'s words are above",
+            cause=f"{name} failed; {podman.name()}'s words are above",
             fix=[fix],
             code=status,
         )

@@ -270,9 +270,14 @@ def builder() -> str:
     return path
 
 
+def name() -> str:
+    """The engine's name, which is its program's: docker or podman."""
+    return client()[0]
+
+
 def is_client() -> bool:
     """Whether ``podman`` is the program that everything goes through."""
-    return client()[0] == "podman"
+    return name() == "podman"
 
 
 def socket() -> str:

@@ -133,7 +133,7 @@ def make(s: Site, summary: Summary) -> Made:
     said = (
         f"unchanged since {console.moment(since)}"
         if since
-        else f"{podman.client()[0]} run {image.alias}"
+        else f"{podman.name()} run {image.alias}"
     )
     summary.add("run", s.variant, said, 0, start, is_unchanged=bool(since))
     if s.tree.project.test.installed:
@@ -202,7 +202,7 @@ def started(s: Site, image: Image) -> float:
         raise SlipwayError(
             f"{image.alias} does not run: status {status}",
             cause="its words are above",
-            fix=[f"{podman.client()[0]} run --rm -it {image.alias} bash"],
+            fix=[f"{podman.name()} run --rm -it {image.alias} bash"],
             code=status,
         )
     if not s.workshop.dry:
