@@ -512,14 +512,27 @@ class Docker(Record, frozen=True):
         carrier.send()
         return carrier
 
-    def _created(self, argv: Sequence[str], job: Job, carrier: Carrier) -> list[str]:
-        """Make the container that ``argv`` would run, with its files; how to start it."""
+    def _command(self, job: Job, image: str, *, terminal: bool) -> tuple[list[str], Carrier | None]:
+        """The command that runs ``job``, and the way that its files have gone."""
+        carrier = self._carrier(job, image)
+        return [client(), *self._arguments(job, image, terminal, carrier)], carrier
+
+    def _created(self, argv: list[str], job: Job, carrier: Carrier | None) -> list[str]:
+        """The command that starts the container which ``argv`` would run: where files have to be
+        put into it first, it is made.
+        """
+        if not carrier or not carrier.files:
+            return argv
         name = container_name(job, self.workshop.checkout)
-        kept = [word for word in argv[1:] if word != "--detach"]
+        create = [client(), "create", *argv[2:]]
+        if job.stays:
+            create.remove("--detach")
         if job.alone and inspect_container(name):
             remove_container(name)
         with processes.undone(lambda: remove_container(name)):
-            ask(["create", *kept], f"make {name}")
+            answer = processes.look(create, env=job.hidden)
+            if answer.returncode:
+                raise failure(answer.stderr, f"make {name}")
             carrier.put_files(name)
         ends = [] if job.stays else ["--attach", *(["--interactive"] if job.interactive else [])]
         return [client(), "start", *ends, name]
@@ -537,7 +550,7 @@ class Docker(Record, frozen=True):
             volumes.Carrier(self.workshop, found["Image"], places).fetch()
 
     def _arguments(
-        self, job: Job, image: str, *, terminal: bool, carrier: Carrier | None = None
+        self, job: Job, image: str, terminal: bool, carrier: Carrier | None
     ) -> list[str]:
         user, identity = caller(), self._identity()
         return run_arguments(
@@ -555,10 +568,8 @@ class Docker(Record, frozen=True):
     def look(self, job: Job, image: str, *, timeout: float) -> subprocess.CompletedProcess[str]:
         """Run a short ``job`` for what it says; like ``processes.look``, never an error."""
         name = container_name(job, self.workshop.checkout)
-        carrier = self._carrier(job, image)
-        argv = [client(), *self._arguments(job, image, terminal=False, carrier=carrier)]
-        if carrier and carrier.files:
-            argv = self._created(argv[1:], job, carrier)
+        argv, carrier = self._command(job, image, terminal=False)
+        argv = self._created(argv, job, carrier)
         try:
             done = processes.look(argv, timeout=timeout)
         except BaseException:
@@ -570,13 +581,11 @@ class Docker(Record, frozen=True):
 
     def start(self, job: Job, image: str) -> str:
         """Start a ``job`` that stays, and come back; docker's words when it cannot be started."""
-        carrier = self._carrier(job, image)
-        argv = [client(), *self._arguments(job, image, terminal=False, carrier=carrier)]
+        argv, carrier = self._command(job, image, terminal=False)
         console.show_command(argv)
         if self.workshop.dry:
             return ""
-        if carrier and carrier.files:
-            argv = self._created(argv[1:], job, carrier)
+        argv = self._created(argv, job, carrier)
         answer = processes.look(argv, env=job.hidden)
         return "" if answer.returncode == 0 else answer.stderr or f"status {answer.returncode}"
 
@@ -585,13 +594,11 @@ class Docker(Record, frozen=True):
         name = container_name(job, self.workshop.checkout)
         terminal = on_terminal() if job.interactive else sys.stdout.isatty()
         terminal = terminal and job.wire < 0
-        carrier = self._carrier(job, image)
-        argv = [client(), *self._arguments(job, image, terminal=terminal, carrier=carrier)]
+        argv, carrier = self._command(job, image, terminal=terminal)
         console.show_command(argv)
         if self.workshop.dry:
             return 0
-        if carrier and carrier.files:
-            argv = self._created(argv[1:], job, carrier)
+        argv = self._created(argv, job, carrier)
 
         def start() -> int:
             return processes.call(

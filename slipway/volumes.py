@@ -34,10 +34,8 @@ from slipway.settings import Workshop
 
 SOURCE = "slipway.source"  # label of a volume: the directory here that it stands for
 IDENTITY = "slipway.identity"  # another one's, once it was removed and made again
-CONTAINER_MARKS = (
-    "/.dockerenv",
-    "/run/.containerenv",
-)  # Docker's, Podman's; some machines keep one
+# What says that we are in a container, Docker's and Podman's; some machines keep one.
+CONTAINER_MARKS = ("/.dockerenv", "/run/.containerenv")
 LARGE = 50_000_000  # bytes: what is more takes a while, so it is told before
 NONCE = "/run/slipway-nonce"
 LISTING = "tmp/.slipway-listing"
@@ -152,18 +150,21 @@ def places_in(container: Mapping[str, Any]) -> list[Place]:
     :param container: what ``inspect_container`` says.
     """
     written = [m for m in container["Mounts"] if m["Type"] == "volume" and m["RW"]]
+    sources = labelled(SOURCE, [mount["Name"] for mount in written])
     return [
         Place(Path(source), mount["Destination"], mount["Name"], comes_back=True)
         for mount in written
-        if (source := label_of(mount["Name"]))
+        if (source := sources.get(mount["Name"]))
     ]
 
 
-def label_of(volume: str) -> str:
-    """The directory here that a volume stands for; empty: none."""
-    question = ["volume", "inspect", "--format", "{{json .Labels}}", volume]
-    labels = json.loads(engine.ask(question, "look at a volume")) or {}
-    return str(labels.get(SOURCE, ""))
+def labelled(label: str, volumes: Sequence[str]) -> dict[str, str]:
+    """What a label says of each of those volumes that are there; empty where it has none."""
+    if not volumes:
+        return {}
+    text = engine.ask(["volume", "inspect", *volumes], "look at the volumes", missing_ok=True)
+    rows = json.loads(text or "[]")
+    return {str(row["Name"]): str((row["Labels"] or {}).get(label, "")) for row in rows}
 
 
 def target_of(mount: Mount, workshop: Workshop) -> str:
@@ -218,6 +219,7 @@ class Carrier:
     ) -> None:
         self.workshop, self.image, self.places, self.files = workshop, image, places, files
         self._state = workshop.out / ".run" / "volumes"
+        self._address = engine.address()
 
     def arguments(self, *, readonly: bool = True) -> list[str]:
         """What mounts the volumes."""
@@ -229,8 +231,7 @@ class Carrier:
 
     def send(self) -> None:
         """Bring what is there up to date; volumes are made when they are first wanted."""
-        self._make_volumes()
-        ids = self._identities()
+        ids = self._made_volumes()
         kept = {place: self._kept(place, ids) for place in self.places}
         here = {place: self._listing(place) for place in self.places}
         sides = {place: difference(kept[place].files, here[place]) for place in self.places}
@@ -241,7 +242,7 @@ class Carrier:
         size = sum(entry[1] for entry in files)
         what = (
             f"{len(files)} files, {console.megabytes(size)}, to the engine at "
-            f"{engine.address()}, which does not see this machine's"
+            f"{self._address}, which does not see this machine's"
         )
         if size > LARGE:
             console.say(f"sending {what}")
@@ -257,7 +258,7 @@ class Carrier:
 
     def fetch(self) -> None:
         """Bring back what was written there, and remove here what was removed there."""
-        ids = self._identities()
+        ids = labelled(IDENTITY, [place.volume for place in self.places])
         back = {place: self._kept(place, ids) for place in self.places if place.comes_back}
         if not back:
             return
@@ -268,7 +269,7 @@ class Carrier:
         for place, kept in back.items():
             self._keep(place, ids, self._tidied(place, kept.files, names), now)
         if count:
-            console.say(f"fetched {count} files from the engine at {engine.address()}")
+            console.say(f"fetched {count} files from the engine at {self._address}")
 
     def put_files(self, container: str) -> None:
         """Put the files that are no directory's into a container that was not started yet."""
@@ -327,24 +328,20 @@ class Carrier:
         others = (p.source for p in self.places if p is not place)
         return listing(place.source, {*own, *others} - {place.source})
 
-    def _make_volumes(self) -> None:
-        there = self._identities()
+    def _made_volumes(self) -> dict[str, str]:
+        """Which volume each is, once all are there; when one was made would not tell, as docker
+        takes the time of its directory for that.
+        """
+        ids = labelled(IDENTITY, [place.volume for place in self.places])
         for place in self.places:
-            if place.volume not in there:
-                labels = {LABEL: self.workshop.checkout, IDENTITY: uuid.uuid4().hex}
+            if place.volume not in ids:
+                ids[place.volume] = uuid.uuid4().hex
+                labels = {LABEL: self.workshop.checkout, IDENTITY: ids[place.volume]}
                 if place.travels:
                     labels[SOURCE] = str(place.source)
                 words = (word for k, v in labels.items() for word in ("--label", f"{k}={v}"))
                 engine.ask(["volume", "create", *words, place.volume], "make a volume")
-
-    def _identities(self) -> dict[str, str]:
-        """Which volume each is, of those that are there; when it was made would not tell, as docker
-        takes the time of its directory for that.
-        """
-        names = [place.volume for place in self.places]
-        text = engine.ask(["volume", "inspect", *names], "look at the volumes", missing_ok=True)
-        rows = json.loads(text or "[]")
-        return {str(row["Name"]): str((row["Labels"] or {}).get(IDENTITY, "")) for row in rows}
+        return ids
 
     def _file(self, place: Place) -> Path:
         return self._state / f"{place.volume}.json"
@@ -356,10 +353,10 @@ class Carrier:
         except (OSError, msgspec.MsgspecError):
             return Kept()
         identity = ids.get(place.volume)
-        return kept if identity and kept.at == (engine.address(), identity) else Kept()
+        return kept if identity and kept.at == (self._address, identity) else Kept()
 
     def _keep(self, place: Place, ids: Mapping[str, str], files: Known, clock: str) -> None:
-        kept = Kept((engine.address(), ids.get(place.volume, "")), files, clock)
+        kept = Kept((self._address, ids.get(place.volume, "")), files, clock)
         write_whole(self._file(place), msgspec.json.encode(kept).decode() + "\n")
 
     def _command(self, script: str, *words: str) -> list[str]:
@@ -380,7 +377,7 @@ class Carrier:
         if status:
             full = "no space left" in heard.text.lower()
             raise SlipwayError(
-                f"the files could not be sent to the engine at {engine.address()}",
+                f"the files could not be sent to the engine at {self._address}",
                 cause="its disk is full" if full else "its words are above",
                 fix=["make room there, then the same command" if full else "./go invoke doctor"],
                 code=IO_ERROR,
@@ -440,12 +437,11 @@ def extract(
     if ".." in relative.parts:
         return False
     path = top / relative
-    for above in [top / p for p in reversed(relative.parents)][1:]:
-        if above.is_symlink() or above.is_file():  # what is there now is a directory
-            above.unlink()
+    for length in range(1, len(relative.parts) + member.isdir()):
+        folder = top.joinpath(*relative.parts[:length])
+        if folder.is_symlink() or folder.is_file():  # what is there now is a directory
+            folder.unlink()
     if member.isdir():
-        if path != top and (path.is_symlink() or path.is_file()):
-            path.unlink()
         path.mkdir(parents=True, exist_ok=True)
         path.chmod(member.mode)
         return False

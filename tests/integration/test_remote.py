@@ -42,6 +42,7 @@ from tests.integration.workbench import (
 )
 
 SENT = re.compile(r"^sent (\d+) files, \S+ [kM]B, to the engine at tcp://", re.MULTILINE)
+BIND = 'mount --bind "$0" "$1" && cd "$1" && shift && exec "$@"'
 OURS = 3  # so many files does a build keep beside what it makes: a receipt, a log
 
 
@@ -103,8 +104,7 @@ class Elsewhere(Checkout):
         return self.real / "out"
 
     def command(self, *arguments: str) -> list[str]:
-        script = 'mount --bind "$0" "$1" && cd "$1" && shift && exec "$@"'
-        argv = ["unshare", "--mount", "sh", "-c", script, str(self.real), str(self.root)]
+        argv = ["unshare", "--mount", "sh", "-c", BIND, str(self.real), str(self.root)]
         who = []
         if self.user:
             ids = ["--reuid", str(self.user.uid), "--regid", str(self.user.uid)]
@@ -234,6 +234,20 @@ def test_a_shell(far: Elsewhere, bridge: Bridge) -> None:
     assert (far.out / "tiny" / "cpu" / "build" / "here").exists()
 
 
+def log_in(checkout: Elsewhere, script: str) -> subprocess.CompletedProcess[str]:
+    """Run a script by ssh, where the checkout is at its place."""
+    config = str(checkout.root / "out" / "ssh" / "tiny-cpu.conf")
+    there = ["unshare", "--mount", "sh", "-c", BIND, str(checkout.real), str(checkout.root)]
+    return subprocess.run(
+        [*there, "ssh", "-F", config, "-o", "BatchMode=yes", "slipway-tiny-cpu", script],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
 def test_what_is_written_by_who_has_logged_in_comes_back_when_it_stops(
     far: Elsewhere, bridge: Bridge, area: Path
 ) -> None:
@@ -243,18 +257,8 @@ def test_what_is_written_by_who_has_logged_in_comes_back_when_it_stops(
     command = ["ssh", "--project", "tiny"]
     succeed(far.invoke("build", "--project", "tiny", env=env))
     succeed(far.invoke(*command, env=env))
-    config = str(far.root / "out" / "ssh" / "tiny-cpu.conf")
     script = 'touch ~/kept; cd "$SLIPWAY_BUILD"; ls; echo there > written'
-    typed = far.command()
-    argv = [*typed[: typed.index(str(far.python))], "ssh", "-F", config, "-o", "BatchMode=yes"]
-    done = subprocess.run(
-        [*argv, "slipway-tiny-cpu", script],
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    done = log_in(far, script)
     assert done.returncode == 0, done.stderr
     assert "build.ninja" in done.stdout
     succeed(far.invoke(*command, "--stop", env=env))
@@ -275,6 +279,15 @@ def test_what_comes_back_belongs_to_the_caller(
     succeed(somebody.invoke("test", "--project", "tiny", env=bridge.env))
     assert strangers(real / "out", 1000) == []
     assert (real / "out" / "tiny" / "cpu" / "build" / "tiny").is_file()
+    # Files of their own are put into this user's containers, which are made before they start.
+    make_key(home, uid=1000)
+    command = ("ssh", "--project", "tiny")
+    env = {**bridge.env, "SSH_AUTH_SOCK": ""}
+    succeed(somebody.invoke(*command, env=env))
+    done = log_in(somebody, "id --user; touch ~/kept")
+    assert done.stdout == "1000\n", done.stderr
+    succeed(somebody.invoke(*command, "--stop", env=env))
+    assert (real / "out" / "ssh" / "home" / "kept").stat().st_uid == 1000
     tidy(client, somebody)
 
 
